@@ -1,0 +1,1 @@
+"""The four services of Baza. None imports another; they speak through events."""

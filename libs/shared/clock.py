@@ -1,0 +1,96 @@
+"""One clock per service: its database's time, plus the sandbox offset.
+
+The doors (HTTP, Kafka, timers) take `now` here and pass it down; nothing below them reads a
+clock. The database's time is followed with the local monotonic clock, so reading it costs no
+round trip, and an app server with a wrong clock does no harm. In sandbox mode the offset can be
+advanced by API, which lets "15 minutes, 24 hours, 6 months" pass in a second; outside sandbox
+mode the stored offset is never even read.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import structlog
+
+from libs.shared.wake import Bell, Wake
+
+FOLLOW_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class Clock:
+    """The service's clock. Safe to share by every task of a process."""
+
+    def __init__(self, *, sandbox: bool, first_offset: timedelta = timedelta(0)) -> None:
+        self.sandbox = sandbox
+        self._first_offset = first_offset
+        self._base = datetime.now(UTC)  # replaced by the database's time before anything runs
+        self._base_monotonic = time.monotonic()
+
+    def now(self) -> datetime:
+        """The instant, aware UTC, within a few milliseconds of the database's time."""
+        return self._base + timedelta(seconds=time.monotonic() - self._base_monotonic)
+
+    async def read(self, connection: asyncpg.Connection) -> datetime:
+        """The instant by the database itself; what timers compare their due rows with."""
+        if not self.sandbox:
+            now = await connection.fetchval("SELECT clock_timestamp()")
+        else:
+            now = await connection.fetchval(
+                "SELECT clock_timestamp() + coalesce((SELECT advance FROM sandbox_clock), $1)",
+                self._first_offset,
+            )
+        self._base, self._base_monotonic = now, time.monotonic()
+        return self._base
+
+    async def advance(self, connection: asyncpg.Connection, by: timedelta) -> datetime:
+        """Move the suite's clock forward; only in sandbox mode.
+
+        Raises:
+            RuntimeError: Not in sandbox mode. The API is not even mounted then.
+            ValueError: `by` is negative: time does not go back.
+        """
+        if not self.sandbox:
+            raise RuntimeError("the clock can be advanced in sandbox mode only")
+        if by < timedelta(0):
+            raise ValueError("the clock only goes forward")
+        await self._remember_first_offset(connection)
+        await connection.execute("UPDATE sandbox_clock SET advance = advance + $1", by)
+        return await self.read(connection)
+
+    async def _remember_first_offset(self, connection: asyncpg.Connection) -> None:
+        await connection.execute(
+            "INSERT INTO sandbox_clock (advance) VALUES ($1) ON CONFLICT DO NOTHING",
+            self._first_offset,
+        )
+
+    @asynccontextmanager
+    async def running(self, pool: asyncpg.Pool, wake: Wake) -> AsyncIterator["Clock"]:
+        """Follow the database's time while the block runs; advances are seen at once."""
+        async with pool.acquire() as connection:
+            if self.sandbox:
+                await self._remember_first_offset(connection)
+            await self.read(connection)
+        task = asyncio.create_task(self._follow(pool, wake.bell()), name="clock")
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self, pool: asyncpg.Pool, bell: Bell) -> None:
+        while True:
+            # Only sandbox mode needs the bell: there a ring may mean that the clock was advanced.
+            await (bell.wait(FOLLOW_SECONDS) if self.sandbox else asyncio.sleep(FOLLOW_SECONDS))
+            try:
+                async with pool.acquire(timeout=5) as connection:
+                    await self.read(connection)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                log.warning("clock_follows_monotonic_time")  # database away: keep going on
+            await asyncio.sleep(0.05)
