@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import structlog
 
+from libs.shared.database import Connection
 from libs.shared.wake import Bell, Wake
 
 FOLLOW_SECONDS = 1.0
@@ -36,7 +37,7 @@ class Clock:
         """The instant, aware UTC, within a few milliseconds of the database's time."""
         return self._base + timedelta(seconds=time.monotonic() - self._base_monotonic)
 
-    async def read(self, connection: asyncpg.Connection) -> datetime:
+    async def read(self, connection: Connection) -> datetime:
         """The instant by the database itself; what timers compare their due rows with."""
         if not self.sandbox:
             now = await connection.fetchval("SELECT clock_timestamp()")
@@ -48,7 +49,7 @@ class Clock:
         self._base, self._base_monotonic = now, time.monotonic()
         return self._base
 
-    async def advance(self, connection: asyncpg.Connection, by: timedelta) -> datetime:
+    async def advance(self, connection: Connection, by: timedelta) -> datetime:
         """Move the suite's clock forward; only in sandbox mode.
 
         Raises:
@@ -63,7 +64,7 @@ class Clock:
         await connection.execute("UPDATE sandbox_clock SET advance = advance + $1", by)
         return await self.read(connection)
 
-    async def _remember_first_offset(self, connection: asyncpg.Connection) -> None:
+    async def _remember_first_offset(self, connection: Connection) -> None:
         await connection.execute(
             "INSERT INTO sandbox_clock (advance) VALUES ($1) ON CONFLICT DO NOTHING",
             self._first_offset,

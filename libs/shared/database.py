@@ -8,16 +8,24 @@ of rows is ten times faster than a unit of work. Both ring the service's bells a
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import orjson
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase
 
 from libs.shared.wake import Wake
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 SERVER_SETTINGS = {
     "timezone": "UTC",
@@ -44,6 +52,11 @@ _TRANSIENT = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
 )
+
+
+# Bound by quotes: the stubs make these generic, the classes themselves are not.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+"""A bare asyncpg connection, from a pool or not."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -94,9 +107,7 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, url: str, *, name: str, pool_size: int = 8
-    ) -> AsyncIterator["Database"]:
+    async def open(cls, url: str, *, name: str, pool_size: int = 8) -> AsyncIterator["Database"]:
         """Connect for as long as the block runs.
 
         Args:
@@ -145,7 +156,7 @@ class Database:
         self.wake.ring()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """A bare asyncpg connection in one transaction; commits when the block ends."""
         async with self.pool.acquire() as connection, connection.transaction():
             yield connection

@@ -1,7 +1,7 @@
 """Alembic migrations of a service, run by command: `python -m libs.shared.migrations contacts`.
 
-Each service keeps its migrations in `services/<name>/migrations/versions`. Running twice or from two
-processes at once is safe: an advisory lock lets one through and the other finds nothing to do.
+Each service keeps its own in `services/<name>/migrations/versions`. Running twice or from two
+processes at once is safe: an advisory lock lets one through, the other finds nothing to do.
 """
 
 import asyncio

@@ -5,6 +5,7 @@ import, so tests and tools can make their own. What a company wants to change wh
 policy (`policies.py`), not a setting.
 """
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AnyHttpUrl, Field, NonNegativeInt, PositiveInt, PostgresDsn
@@ -28,6 +29,7 @@ class ServiceSettings(BaseSettings):
     sandbox: bool = False  # True: the suite's clock can be advanced by API; never in production
     sandbox_offset_seconds: int = 0  # suite clock minus real clock, at the first start only
     worker_port: Annotated[int, Field(ge=0, le=65535)] = 0  # worker's /livez, /readyz, /metrics
+    worker_host: str = "127.0.0.1"
     log_level: str = "INFO"
     otlp_endpoint: str | None = None  # OpenTelemetry collector, HTTP; None: no spans are exported
     max_body_bytes: PositiveInt = 4 * 1024 * 1024  # larger request bodies are refused with 413
@@ -36,3 +38,8 @@ class ServiceSettings(BaseSettings):
     fetch_wait_ms: NonNegativeInt = 100  # how long the broker may hold an empty fetch
     poison_limit: PositiveInt = 100  # bad events in a row that stop the consumer: a bad deploy
     inbox_retention_days: PositiveInt = 30  # must exceed the topics' retention
+
+    @property
+    def sandbox_offset(self) -> timedelta:
+        """Suite clock minus real clock, at the first start of a sandbox."""
+        return timedelta(seconds=self.sandbox_offset_seconds)

@@ -1,0 +1,429 @@
+"""Every event contract of Baza, in one place.
+
+An event is a fact that one service tells the others: immutable, named in the past tense. Its name,
+version, topic and key are class arguments, so what runs and what is documented cannot differ.
+Adding an optional field keeps the version; anything else is a new class with the next version,
+published beside the old one. `tests/contracts/` holds a golden schema of each, `docs/events.md` and
+`docs/asyncapi.json` are made from here. Personal data travels in client.* and interaction.* only.
+"""
+
+from datetime import date
+from typing import Annotated, Any, ClassVar, Self
+from uuid import UUID
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    PrivateAttr,
+)
+
+from libs.shared.context import Context, current
+from libs.shared.ids import new_id
+
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
+Version = Annotated[int, Field(ge=1, description="of the aggregate, grows by one with each change")]
+
+
+class Event(BaseModel):
+    """What all events share.
+
+    Attributes:
+        occurred_at: When it became true by the service's clock, aware UTC; not when it was sent.
+            Handlers take it for `now`, so that hearing a topic again rebuilds the same state.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # ignore: producers may add fields first
+
+    event_name: ClassVar[str]
+    event_version: ClassVar[int]
+    topic: ClassVar[str]
+    key_field: ClassVar[str]
+    current_topic: ClassVar[str | None]  # compacted: the last event of every key
+    registry: ClassVar[dict[tuple[str, int], type["Event"]]] = {}
+
+    occurred_at: AwareDatetime
+
+    _id: UUID = PrivateAttr(default_factory=new_id)
+    _thread: Context | None = PrivateAttr(default=None)
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str,
+        topic: str,
+        key: str,
+        version: int = 1,
+        current: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if (name, version) in Event.registry:
+            raise TypeError(f"{name} v{version} is defined twice")
+        cls.event_name, cls.event_version, cls.topic, cls.key_field = name, version, topic, key
+        cls.current_topic = current
+        Event.registry[name, version] = cls
+
+    @property
+    def event_id(self) -> UUID:
+        """What subscribers recognise a repeat by. Not part of the data: it travels as `ce_id`."""
+        return self._id
+
+    @property
+    def key(self) -> str:
+        """Partition key: events of one key keep their order."""
+        return str(getattr(self, self.key_field))
+
+    @classmethod
+    def wire_type(cls) -> str:
+        """The CloudEvents `type`, e.g. `baza.lead.unclaimed.v1`."""
+        return f"baza.{cls.event_name}.v{cls.event_version}"
+
+    @property
+    def thread(self) -> Context | None:
+        """Correlation, causation and trace that this event travels with; None: the context's."""
+        return self._thread
+
+    def received_as(self, event_id: UUID, thread: Context) -> Self:
+        """This event with the id and thread it came with."""
+        self._id, self._thread = event_id, thread
+        return self
+
+    def caused_by(self, cause: "Event") -> Self:
+        """This event as an effect of another: it goes on in that one's correlation and trace."""
+        before = cause.thread or current()
+        self._thread = Context(before.correlation_id, cause.event_id, before.traceparent)
+        return self
+
+
+# contacts: client cards ------------------------------------------------------------------------
+
+
+class ClientCard(BaseModel):
+    """What other services may need of a card. Personal data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str  # person, sole_proprietor, legal_entity
+    full_name: str
+    short_name: str | None = None
+    status: str  # lead, active, paused, former
+    owner_id: UUID | None = None  # the responsible manager
+    phones: list[str] = []  # E.164, the primary one first
+    email: str | None = None
+    messengers: dict[str, str] = {}  # telegram, whatsapp ... -> profile
+    city: str | None = None
+    language: str | None = None
+    tags: list[str] = []
+
+
+class ClientCreated(Event, name="client.created", topic="clients", key="client_id"):
+    """A client card was made. From contacts; heard by notifications."""
+
+    client_id: UUID
+    version: Version
+    card: ClientCard
+
+
+class ClientChanged(Event, name="client.changed", topic="clients", key="client_id"):
+    """A client card changed; carries the whole card as it is now. From contacts."""
+
+    client_id: UUID
+    version: Version
+    card: ClientCard
+    changed: list[str]  # names of the changed members of the card
+
+
+class ClientArchived(Event, name="client.archived", topic="clients", key="client_id"):
+    """A client card was put away; everything is kept and it can be restored. From contacts."""
+
+    client_id: UUID
+    version: Version
+    reason: str
+
+
+class ClientRestored(Event, name="client.restored", topic="clients", key="client_id"):
+    """An archived client card is in use again. From contacts."""
+
+    client_id: UUID
+    version: Version
+
+
+# contacts: interactions ------------------------------------------------------------------------
+
+
+class InteractionRecorded(
+    Event, name="interaction.recorded", topic="interactions", key="client_id"
+):
+    """Something happened between a client and the company. From contacts."""
+
+    interaction_id: UUID
+    client_id: UUID
+    kind: str  # call, meeting, message, letter, visit, complaint, note
+    direction: str  # incoming, outgoing, none
+    manager_id: UUID | None = None
+    happened_at: AwareDatetime
+    topic_text: str = ""
+
+
+class InteractionPlanned(Event, name="interaction.planned", topic="interactions", key="client_id"):
+    """A meeting or call was planned. From contacts; heard by notifications (reminders)."""
+
+    interaction_id: UUID
+    client_id: UUID
+    version: Version
+    kind: str
+    manager_id: UUID | None = None
+    starts_at: AwareDatetime
+    topic_text: str = ""
+
+
+class InteractionMoved(Event, name="interaction.moved", topic="interactions", key="client_id"):
+    """A planned meeting or call got another time. From contacts; heard by notifications."""
+
+    interaction_id: UUID
+    client_id: UUID
+    version: Version
+    kind: str
+    manager_id: UUID | None = None
+    previous_starts_at: AwareDatetime
+    starts_at: AwareDatetime
+    topic_text: str = ""
+    reason: str = ""
+
+
+class InteractionCancelled(
+    Event, name="interaction.cancelled", topic="interactions", key="client_id"
+):
+    """A planned meeting or call will not happen. From contacts; heard by notifications."""
+
+    interaction_id: UUID
+    client_id: UUID
+    version: Version
+    reason: str
+
+
+class InteractionHeld(Event, name="interaction.held", topic="interactions", key="client_id"):
+    """A planned meeting or call took place. From contacts; heard by notifications."""
+
+    interaction_id: UUID
+    client_id: UUID
+    version: Version
+    kind: str
+    manager_id: UUID | None = None
+    held_at: AwareDatetime
+    outcome: str = ""
+
+
+# contacts: deals -------------------------------------------------------------------------------
+
+
+class DealOpened(Event, name="deal.opened", topic="deals", key="client_id"):
+    """A deal began. From contacts."""
+
+    deal_id: UUID
+    client_id: UUID
+    pipeline: str
+    stage: str
+    manager_id: UUID | None = None
+
+
+class DealStageChanged(Event, name="deal.stage_changed", topic="deals", key="client_id"):
+    """A deal moved in its pipeline. From contacts."""
+
+    deal_id: UUID
+    client_id: UUID
+    pipeline: str
+    previous_stage: str
+    stage: str
+    manager_id: UUID | None = None
+
+
+class DealClosed(Event, name="deal.closed", topic="deals", key="client_id"):
+    """A deal was won and its amount is final. From contacts; heard by scoring."""
+
+    deal_id: UUID
+    client_id: UUID
+    closed_at: AwareDatetime  # when the purchase was made; may lie before occurred_at
+    amount_minor: NonNegativeInt  # in the currency's minor unit: 1999 is 19.99
+    currency: Currency
+    manager_id: UUID | None = None
+
+
+class DealLost(Event, name="deal.lost", topic="deals", key="client_id"):
+    """A deal was closed without a purchase. From contacts."""
+
+    deal_id: UUID
+    client_id: UUID
+    closed_at: AwareDatetime
+    reason: str
+    manager_id: UUID | None = None
+
+
+class DealReversed(Event, name="deal.reversed", topic="deals", key="client_id"):
+    """A purchase was returned, wholly or in part. From contacts; heard by scoring."""
+
+    reversal_id: UUID
+    deal_id: UUID
+    client_id: UUID
+    reversed_at: AwareDatetime
+    amount_minor: NonNegativeInt  # given back by this reversal, in the deal's currency
+    currency: Currency
+    is_full: bool  # True: the purchase no longer counts at all
+    reason: str
+
+
+# leads -----------------------------------------------------------------------------------------
+
+
+class LeadReceived(Event, name="lead.received", topic="leads", key="lead_id"):
+    """Somebody asked for contact. From contacts; heard by routing."""
+
+    lead_id: UUID
+    client_id: UUID
+    source: str  # the form, number or account it came by
+    channel: str  # form, phone, messenger, email, visit, api
+    is_returning: bool  # the client was known before
+    city: str | None = None
+    language: str | None = None
+    product: str | None = None
+    owner_id: UUID | None = None  # the client's manager, if there is one
+
+
+class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
+    """A lead was offered to one manager. From routing; heard by contacts, notifications."""
+
+    lead_id: UUID
+    client_id: UUID
+    manager_id: UUID
+    epoch: PositiveInt  # 1 for the first offer; whatever carries a lower one is stale
+    claim_until: AwareDatetime
+    reason: str
+
+
+class LeadClaimed(Event, name="lead.claimed", topic="leads", key="lead_id"):
+    """The manager took the lead that was offered. From routing; heard by contacts."""
+
+    lead_id: UUID
+    client_id: UUID
+    manager_id: UUID
+    epoch: PositiveInt
+
+
+class LeadUnclaimed(Event, name="lead.unclaimed", topic="leads", key="lead_id"):
+    """A manager let the time to claim a lead pass. From routing; heard by notifications."""
+
+    lead_id: UUID
+    client_id: UUID
+    manager_id: UUID  # who was offered it
+    epoch: PositiveInt  # of the offer that lapsed
+
+
+class LeadReleased(Event, name="lead.released", topic="leads", key="lead_id"):
+    """A manager gave a lead back. From routing."""
+
+    lead_id: UUID
+    client_id: UUID
+    manager_id: UUID
+    epoch: PositiveInt
+    reason: str
+
+
+class LeadEscalated(Event, name="lead.escalated", topic="leads", key="lead_id"):
+    """Nobody is left to offer a lead to; it waits in the common queue. From routing."""
+
+    lead_id: UUID
+    client_id: UUID
+    epoch: NonNegativeInt  # of the last offer; 0 when it was never offered
+    reason: str
+
+
+# scoring ---------------------------------------------------------------------------------------
+
+
+class SegmentChanged(
+    Event,
+    name="segment.changed",
+    topic="segments",
+    key="client_id",
+    current="segments.current",
+):
+    """A client moved to another segment. From scoring; heard by contacts, routing, others.
+
+    The same message stands in the compacted topic `segments.current`: who starts from nothing
+    reads that once and goes on from `segments`.
+    """
+
+    client_id: UUID
+    seq: PositiveInt  # 1, 2, 3 ... for each client, without gaps
+    old_segment: str | None = None
+    new_segment: str | None = None  # null: the client has no purchase left and so no segment
+    recency_score: Annotated[int, Field(ge=1, le=5)] | None = None  # 5 is best
+    frequency_score: Annotated[int, Field(ge=1, le=5)] | None = None
+    monetary_score: Annotated[int, Field(ge=1, le=5)] | None = None
+    rule_version: PositiveInt
+    as_of: date  # the company's day for which the scores hold
+    reason: str  # purchase, reversal, ageing, rules
+
+
+class RulesActivated(Event, name="rules.activated", topic="rules", key="rule_version"):
+    """Another RFM rule set is in force. From scoring."""
+
+    rule_version: PositiveInt
+    previous_version: PositiveInt | None = None
+    activated_by: str
+
+
+# notifications ---------------------------------------------------------------------------------
+
+
+class ReminderScheduled(Event, name="reminder.scheduled", topic="messages", key="client_id"):
+    """A reminder was planned for a meeting or call. From notifications."""
+
+    reminder_id: UUID
+    client_id: UUID
+    interaction_id: UUID
+    interaction_version: Version
+    stage: str
+    channel: str
+    due_at: AwareDatetime
+
+
+class ReminderCancelled(Event, name="reminder.cancelled", topic="messages", key="client_id"):
+    """A planned reminder will not be sent: moved, cancelled, held. From notifications."""
+
+    reminder_id: UUID
+    client_id: UUID
+    interaction_id: UUID
+    interaction_version: Version
+    reason: str
+
+
+class MessageSent(Event, name="message.sent", topic="messages", key="client_id"):
+    """A provider took over a message. From notifications; heard by contacts (timeline)."""
+
+    message_id: UUID
+    client_id: UUID
+    channel: str  # email, second_channel
+    template: str
+    interaction_id: UUID | None = None
+
+
+class MessageFailed(Event, name="message.failed", topic="messages", key="client_id"):
+    """A message could not be delivered and will not be tried again. From notifications."""
+
+    message_id: UUID
+    client_id: UUID
+    channel: str
+    template: str
+    interaction_id: UUID | None = None
+    reason: str
+
+
+TOPICS: tuple[str, ...] = tuple(sorted({event.topic for event in Event.registry.values()}))
+COMPACTED_TOPICS: tuple[str, ...] = tuple(
+    sorted({event.current_topic for event in Event.registry.values() if event.current_topic})
+)

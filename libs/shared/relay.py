@@ -1,0 +1,154 @@
+"""The relay: sends what stands in the outbox, and deletes what the broker has acknowledged.
+
+Any number of relays may run. Each shard is held by one of them through an advisory lock of its
+database session; when that session ends, however it ends, another relay takes the shard. The same
+session reads and deletes, so whoever has lost the lock cannot go on. A relay that dies between
+sending and deleting is followed by one that sends the same rows again, in the same order.
+"""
+
+import asyncio
+import time
+
+import asyncpg
+import structlog
+from opentelemetry.trace import SpanKind
+from prometheus_client import Counter, Gauge
+
+from libs.shared import telemetry
+from libs.shared.cloudevents import Envelope, encode_headers
+from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
+from libs.shared.kafka import BrokerError, Outgoing, Publisher
+from libs.shared.outbox import SHARDS
+from libs.shared.wake import Bell
+
+log = structlog.get_logger()
+
+LOCK_SPACE = 0x0B0A  # first key of the advisory locks; the second is the shard
+BATCH = 500  # rows of one shard in one round
+POLL_SECONDS = 0.2  # the floor when a wake-up was lost
+CLAIM_SECONDS = 1.0  # how often shards that others hold are asked for
+RETRY_SECONDS = 0.5
+
+SENT = Counter("outbox_sent_total", "Events acknowledged by the broker")
+OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet sent")
+DEPTH = Gauge("outbox_depth", "Events not yet sent (estimate of the last round)")
+FAILURES = Counter("outbox_relay_failures_total", "Rounds that failed and were begun again")
+
+_READ = """
+    SELECT o.* FROM unnest($1::smallint[]) AS held(shard)
+    CROSS JOIN LATERAL (
+        SELECT * FROM outbox WHERE outbox.shard = held.shard ORDER BY id LIMIT $2
+    ) AS o
+"""
+_DELETE = """
+    DELETE FROM outbox USING unnest($1::smallint[], $2::bigint[]) AS sent(shard, id)
+    WHERE outbox.shard = sent.shard AND outbox.id = sent.id
+"""
+
+
+class Relay:
+    """Sends one service's outbox.
+
+    Args:
+        dsn: Of the service's database; not through a transaction-pooling proxy, the locks are
+            the session's.
+        source: CloudEvents `source`, `/contacts`.
+        prefix: In front of every topic.
+    """
+
+    def __init__(
+        self, dsn: str, *, source: str, publisher: Publisher, bell: Bell, prefix: str = ""
+    ) -> None:
+        self._dsn = dsn
+        self._source = source
+        self._publisher = publisher
+        self._bell = bell
+        self._prefix = prefix
+        self._held: list[int] = []
+        self.sent = 0
+
+    async def run(self) -> None:
+        """Send for ever; a lost database or broker is waited for, nothing is skipped."""
+        while True:
+            try:
+                await self._run_on_one_connection()
+            except BrokerError as error:
+                log.warning("relay_broker_failed", error=type(error).__name__)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("relay_database_failed", error=type(error).__name__)
+            FAILURES.inc()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _run_on_one_connection(self) -> None:
+        connection = await asyncpg.connect(
+            self._dsn,
+            timeout=10,
+            command_timeout=60,
+            server_settings=SERVER_SETTINGS | {"application_name": "relay"},
+        )
+        try:
+            await prepare_connection(connection)
+            self._held = []
+            asked_at = float("-inf")
+            while True:
+                if len(self._held) < SHARDS and time.monotonic() - asked_at > CLAIM_SECONDS:
+                    await self._claim_shards(connection)
+                    asked_at = time.monotonic()
+                if not await self.send_once(connection):
+                    await self._bell.wait(POLL_SECONDS)
+        finally:
+            connection.terminate()  # also lets go of the locks
+            await self._publisher.close()
+
+    async def _claim_shards(self, connection: asyncpg.Connection) -> None:
+        rows = await connection.fetch(
+            "SELECT shard FROM unnest($2::int[]) AS shard WHERE pg_try_advisory_lock($1, shard)",
+            LOCK_SPACE,
+            [shard for shard in range(SHARDS) if shard not in self._held],
+        )
+        self._held += [row["shard"] for row in rows]
+
+    async def send_once(self, connection: asyncpg.Connection) -> int:
+        """Send and delete one round of the shards held; how many events that were."""
+        rows = await connection.fetch(_READ, self._held, BATCH)
+        DEPTH.set(len(rows))
+        if not rows:
+            OLDEST.set(0)
+            return 0
+        oldest = min(row["event_id"].int >> 80 for row in rows) / 1000  # UUIDv7: real time, in ms
+        OLDEST.set(max(0.0, time.time() - oldest))
+        with telemetry.span(
+            "outbox publish",
+            kind=SpanKind.PRODUCER,
+            links=telemetry.links_from(row["traceparent"] for row in rows),
+        ):
+            await self._publisher.send_all(
+                [outgoing for row in rows for outgoing in self._outgoing(row)]
+            )
+        await connection.execute(
+            _DELETE, [row["shard"] for row in rows], [row["id"] for row in rows]
+        )
+        SENT.inc(len(rows))
+        self.sent += len(rows)
+        return len(rows)
+
+    def _outgoing(self, row: asyncpg.Record) -> list[Outgoing]:
+        headers = encode_headers(
+            Envelope(
+                id=row["event_id"],
+                source=self._source,
+                type=row["type"],
+                time=row["time"],
+                key=row["key"],
+                correlation_id=row["correlation_id"],
+                causation_id=row["causation_id"],
+                traceparent=row["traceparent"],
+            )
+        )
+        if row["extra"]:
+            headers += [(name, value.encode()) for name, value in row["extra"].items()]
+        key = row["key"].encode()
+        topics = [row["topic"]] if row["also_topic"] is None else [row["topic"], row["also_topic"]]
+        return [Outgoing(self._prefix + topic, key, row["data"], headers) for topic in topics]

@@ -1,0 +1,215 @@
+"""The process behind a worker: a few loops that live and die together.
+
+A worker hears events, sends the outbox, fires timers and answers its own health checks. When one of
+the loops ends, for whatever reason, the others are stopped and the process ends with it: a dead
+loop is a dead process, which the supervisor sees and starts again. SIGTERM and SIGINT stop the
+loops between two transactions.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from libs.shared import dead_letters, logging, management, telemetry, topics
+from libs.shared.clock import Clock
+from libs.shared.database import Connection, Database, is_transient
+from libs.shared.inbox import Consumer, Dispatcher, Inbox, Subscription
+from libs.shared.kafka import BrokerError, Publisher, Record, Subscriber
+from libs.shared.relay import Relay
+from libs.shared.settings import ServiceSettings
+from libs.shared.timers import Timer, TimerLoop
+from libs.shared.wake import Bell
+
+log = structlog.get_logger()
+
+TOPIC_RETRY_SECONDS = 1.0
+TOPIC_ATTEMPTS = 60
+PURGE_SECONDS = 600.0
+PURGE_BATCH = 20_000
+
+
+@dataclass(slots=True)
+class Worker:
+    """What a service's worker consists of.
+
+    Attributes:
+        service: `contacts`; also the consumer group.
+        timers: Given the database and clock are open: the due rows of this service.
+        extras: Further loops; each must run until cancelled.
+    """
+
+    service: str
+    settings: ServiceSettings
+    subscriptions: Sequence[Subscription[Any]] = ()
+    timers: Sequence[Timer] = ()
+    extras: Sequence[Callable[[Database, Clock], Coroutine[Any, Any, None]]] = ()
+    _loops: dict[str, Awaitable[None]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Run until a loop ends or the process is told to stop.
+
+        Raises:
+            ExceptionGroup: A loop failed; the process must exit with an error.
+        """
+        settings = self.settings
+        clock = Clock(sandbox=settings.sandbox, first_offset=settings.sandbox_offset)
+        async with (
+            Database.open(
+                str(settings.database_url),
+                name=f"{self.service}-worker",
+                pool_size=settings.database_pool,
+            ) as database,
+            clock.running(database.pool, database.wake),
+            asyncio.TaskGroup() as group,
+        ):
+            await _ensure_topics(settings)
+            dispatcher = Dispatcher(self.subscriptions, settings.topic_prefix)
+            consumer = self._consumer(database, dispatcher)
+            tasks = [
+                group.create_task(loop, name=name)
+                for name, loop in self._all_loops(database, clock, dispatcher, consumer).items()
+            ]
+            stop = asyncio.Event()
+            for signal_number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+            log.info("worker_started", service=self.service, loops=[t.get_name() for t in tasks])
+            group.create_task(_cancel_when(stop, tasks))
+
+    def _consumer(self, database: Database, dispatcher: Dispatcher) -> Consumer | None:
+        if not self.subscriptions:
+            return None
+        settings = self.settings
+        subscriber = Subscriber(
+            settings.kafka,
+            group=settings.topic_prefix + self.service,
+            topics=dispatcher.topics(),
+            session_timeout_ms=settings.consumer_session_timeout_ms,
+            fetch_wait_ms=settings.fetch_wait_ms,
+        )
+        inbox = Inbox(database, dispatcher, poison_limit=settings.poison_limit)
+        return Consumer(subscriber, inbox, batch=settings.consumer_batch)
+
+    def _all_loops(
+        self,
+        database: Database,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        consumer: Consumer | None,
+    ) -> dict[str, Coroutine[Any, Any, None]]:
+        settings = self.settings
+        relay = Relay(
+            database.dsn,
+            source=f"/{self.service}",
+            publisher=Publisher(settings.kafka, client_id=f"{self.service}-relay"),
+            bell=database.wake.bell(),
+            prefix=settings.topic_prefix,
+        )
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "relay": relay.run(),
+            "purge": _purge_for_ever(database, settings),
+            "management": management.serve(
+                database,
+                settings.worker_host,
+                settings.worker_port,
+                ready=lambda: consumer is None or consumer.ready,
+            ),
+        }
+        if consumer is not None:
+            loops["consumer"] = consumer.run()
+            loops["dead_letters"] = _replay_for_ever(
+                database, clock, dispatcher, database.wake.bell()
+            )
+        for timer in self.timers:
+            loops[f"timer_{timer.name}"] = TimerLoop(
+                timer, database, clock, database.wake.bell()
+            ).run()
+        for extra in self.extras:
+            loops[extra.__name__] = extra(database, clock)
+        return loops
+
+
+def run_worker(worker: Worker) -> None:
+    """Entry point of `worker.py`: run, and exit 1 when a loop failed."""
+    logging.configure(f"{worker.service}-worker", worker.settings.log_level)
+    telemetry.configure(worker.service, worker.settings.otlp_endpoint)
+    try:
+        asyncio.run(worker.run())
+    except BaseException:
+        log.exception("worker_died", service=worker.service)
+        sys.exit(1)
+    log.info("worker_stopped", service=worker.service)
+
+
+async def _cancel_when(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Stop the loops when told to, or when one of them has ended."""
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    ended = [task.get_name() for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    waiting.cancel()
+    if ended and not stop.is_set():
+        raise RuntimeError(f"loop ended: {', '.join(ended)}")
+
+
+async def _ensure_topics(settings: ServiceSettings) -> None:
+    for attempt in range(TOPIC_ATTEMPTS):
+        try:
+            return await topics.ensure(settings)
+        except BrokerError as error:
+            if attempt == TOPIC_ATTEMPTS - 1:
+                raise
+            log.warning("broker_awaited", error=type(error).__name__)
+            await asyncio.sleep(TOPIC_RETRY_SECONDS)
+    return None
+
+
+async def _replay_for_ever(
+    database: Database, clock: Clock, dispatcher: Dispatcher, bell: Bell
+) -> None:
+    """Go on with dead letters that were asked to be replayed."""
+
+    async def handle(record: Record, tx: Connection) -> None:
+        heard = dispatcher.read(record)
+        if heard is None:
+            return
+        if heard.event is None:
+            raise ValueError(heard.problem)
+        await dispatcher.handle([heard.event], tx)
+
+    while True:
+        try:
+            async with database.pool.acquire() as connection:
+                while await dead_letters.next_replay(connection):
+                    async with connection.transaction():
+                        now: datetime = await clock.read(connection)
+                        await dead_letters.replay_lanes(connection, now, handle)
+                    database.wake.ring()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        await bell.wait(1.0)
+
+
+async def _purge_for_ever(database: Database, settings: ServiceSettings) -> None:
+    """Forget inbox ids and idempotency keys that can no longer come back."""
+    while True:
+        try:
+            async with database.pool.acquire() as connection:
+                for table, column in (("inbox", "received_at"), ("idempotency_keys", "created_at")):
+                    await connection.execute(
+                        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table}"
+                        f" WHERE {column} < now() - make_interval(days => $1)"
+                        f" LIMIT {PURGE_BATCH}))",
+                        settings.inbox_retention_days,
+                    )
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        await asyncio.sleep(PURGE_SECONDS)

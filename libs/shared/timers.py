@@ -1,0 +1,102 @@
+"""Timers: due rows, fired once, by any number of workers.
+
+A timer lives on the row it belongs to: a `due_at` column with a partial index. `fire` claims due
+rows with FOR UPDATE SKIP LOCKED, changes their state and says their events, all in one
+transaction; a crash leaves them due. Between two firings the loop sleeps until the next row is due;
+a commit anywhere in the service wakes it, because that may have made a row due earlier.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from libs.shared.clock import Clock
+from libs.shared.database import Connection, Database, is_transient
+from libs.shared.wake import Bell
+
+log = structlog.get_logger()
+
+LONGEST_SLEEP_SECONDS = 1.0  # the floor when a wake-up was lost
+RETRY_SECONDS = 0.5
+
+FIRED = Counter("timer_fired_total", "Due rows fired", ["timer"])
+LATENESS = Histogram(
+    "timer_lateness_seconds",
+    "From due to the start of its firing, of the oldest row of a batch",
+    ["timer"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30, 300),
+)
+
+Fire = Callable[[Connection, datetime], Awaitable[int]]
+NextDue = Callable[[Connection], Awaitable[datetime | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A kind of due row.
+
+    Attributes:
+        name: For logs and metrics.
+        next_due: When the first row is due; None when none is waiting. Must use an index.
+        fire: Fire rows due at or before the given instant, a bounded number, in the given
+            transaction; how many. It is called again until it answers 0.
+    """
+
+    name: str
+    next_due: NextDue
+    fire: Fire
+
+
+def due_column(table: str, column: str = "due_at") -> NextDue:
+    """`next_due` of a table whose partial index covers the rows where the column is not null."""
+
+    async def next_due(connection: Connection) -> datetime | None:
+        due: datetime | None = await connection.fetchval(
+            f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL"
+        )
+        return due
+
+    return next_due
+
+
+class TimerLoop:
+    """Fires one kind of due row for ever."""
+
+    def __init__(self, timer: Timer, database: Database, clock: Clock, bell: Bell) -> None:
+        self._timer = timer
+        self._database = database
+        self._clock = clock
+        self._bell = bell
+
+    async def run(self) -> None:
+        """Fire what is due, sleep until the next; a lost database is waited for."""
+        while True:
+            try:
+                await self._bell.wait(await self._fire_and_look_ahead())
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("timer_put_off", timer=self._timer.name, error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _fire_and_look_ahead(self) -> float:
+        """Seconds to sleep."""
+        while True:
+            async with self._database.pool.acquire() as connection:
+                now = await self._clock.read(connection)
+                due = await self._timer.next_due(connection)
+                if due is None:
+                    return LONGEST_SLEEP_SECONDS
+                if due > now:
+                    return min((due - now).total_seconds(), LONGEST_SLEEP_SECONDS)
+                async with connection.transaction():
+                    fired = await self._timer.fire(connection, now)
+            if not fired:  # others hold the due rows; they will be done in a moment
+                return 0.05
+            LATENESS.labels(self._timer.name).observe(max(0.0, (now - due).total_seconds()))
+            FIRED.labels(self._timer.name).inc(fired)
+            self._database.wake.ring()
