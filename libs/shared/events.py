@@ -82,6 +82,13 @@ class Event(BaseModel):
         """The CloudEvents `type`, e.g. `baza.lead.unclaimed.v1`."""
         return f"baza.{cls.event_name}.v{cls.event_version}"
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both state the same fact; their ids and threads may differ."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.key, self.occurred_at))
+
     @property
     def thread(self) -> Context | None:
         """Correlation, causation and trace that this event travels with; None: the context's."""

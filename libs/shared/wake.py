@@ -89,7 +89,8 @@ class Wake:
                 log.warning("wake_connection_lost")
                 await asyncio.sleep(RECONNECT_SECONDS)
             finally:
-                connection.terminate()
+                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                    await connection.close(timeout=1)
 
     async def _notify_for_ever(self, connection: asyncpg.Connection) -> None:
         await connection.add_listener(CHANNEL, self._heard)

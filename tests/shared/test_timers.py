@@ -1,0 +1,142 @@
+"""A due row fires at its time, once, whoever is awake."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+
+import asyncpg
+import pytest
+
+from libs.shared.clock import Clock
+from libs.shared.database import Connection, Database
+from libs.shared.timers import Timer, TimerLoop, due_column
+
+TABLE = """
+    CREATE TABLE alarms (id int PRIMARY KEY, due_at timestamptz, fired_at timestamptz,
+                         times int NOT NULL DEFAULT 0);
+    CREATE INDEX ON alarms (due_at) WHERE due_at IS NOT NULL
+"""
+
+
+async def fire_alarms(tx: Connection, now: datetime) -> int:
+    rows = await tx.fetch(
+        "UPDATE alarms SET due_at = NULL, fired_at = $1, times = times + 1 WHERE id IN ("
+        " SELECT id FROM alarms WHERE due_at <= $1 ORDER BY due_at LIMIT 10"
+        " FOR UPDATE SKIP LOCKED) RETURNING id",
+        now,
+    )
+    return len(rows)
+
+
+@pytest.fixture
+async def database(plumbing: Database) -> Database:
+    await plumbing.pool.execute(TABLE)
+    return plumbing
+
+
+@asynccontextmanager
+async def ticking(
+    database: Database, clock: Clock, *, workers: int = 1, timer: Timer | None = None
+) -> AsyncIterator[None]:
+    timer = timer or Timer("alarms", due_column("alarms"), fire_alarms)
+    async with clock.running(database.pool, database.wake):
+        tasks = [
+            asyncio.create_task(TimerLoop(timer, database, clock, database.wake.bell()).run())
+            for _ in range(workers)
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def fired(database: Database, count: int) -> list[asyncpg.Record]:
+    async with asyncio.timeout(15):
+        while True:
+            rows = await database.pool.fetch("SELECT * FROM alarms WHERE times > 0 ORDER BY id")
+            if len(rows) >= count:
+                return rows
+            await asyncio.sleep(0.005)
+
+
+async def test_rows_fire_when_due_and_not_before(database: Database) -> None:
+    start = await database.pool.fetchval("SELECT now()")
+    await database.pool.executemany(
+        "INSERT INTO alarms VALUES ($1, $2)",
+        [(n, start + timedelta(milliseconds=60 * n)) for n in range(1, 9)],
+    )
+
+    async with ticking(database, Clock(sandbox=False)):
+        rows = await fired(database, 8)
+
+    for row in rows:
+        late = row["fired_at"] - (start + timedelta(milliseconds=60 * row["id"]))
+        assert timedelta(0) <= late < timedelta(seconds=2)
+
+
+async def test_many_workers_fire_each_row_once(database: Database) -> None:
+    await database.pool.execute(
+        "INSERT INTO alarms SELECT n, now() - interval '1 day' FROM generate_series(1, 500) n"
+    )
+
+    async with ticking(database, Clock(sandbox=False), workers=4):
+        rows = await fired(database, 500)
+
+    assert {row["times"] for row in rows} == {1}
+
+
+async def test_a_crash_in_the_middle_leaves_the_rows_due(database: Database) -> None:
+    await database.pool.execute(
+        "INSERT INTO alarms SELECT n, now() - interval '1 day' FROM generate_series(1, 5) n"
+    )
+    crashes = {"left": 2}
+
+    async def dies_after_its_effect(tx: Connection, now: datetime) -> int:
+        count = await fire_alarms(tx, now)
+        if crashes["left"]:
+            crashes["left"] -= 1
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed")
+        return count
+
+    timer = Timer("alarms", due_column("alarms"), dies_after_its_effect)
+    async with ticking(database, Clock(sandbox=False), timer=timer):
+        rows = await fired(database, 5)
+
+    assert crashes["left"] == 0
+    assert {row["times"] for row in rows} == {1}
+
+
+async def test_in_sandbox_mode_advancing_the_clock_makes_rows_due(database: Database) -> None:
+    clock = Clock(sandbox=True)
+    async with ticking(database, clock):
+        before = clock.now()
+        await database.pool.execute(
+            "INSERT INTO alarms VALUES (1, $1)", before + timedelta(hours=24)
+        )
+        async with database.transaction() as tx:
+            await clock.advance(tx, timedelta(hours=25))
+
+        (row,) = await fired(database, 1)
+
+    assert row["fired_at"] >= before + timedelta(hours=25)
+
+
+async def test_outside_sandbox_mode_the_clock_cannot_be_moved(database: Database) -> None:
+    await database.pool.execute("INSERT INTO sandbox_clock (advance) VALUES ('10 years')")
+    clock = Clock(sandbox=False)
+
+    async with clock.running(database.pool, database.wake), database.transaction() as tx:
+        with pytest.raises(RuntimeError):
+            await clock.advance(tx, timedelta(hours=1))
+        assert abs(await clock.read(tx) - await tx.fetchval("SELECT now()")) < timedelta(seconds=5)
+
+
+async def test_time_does_not_go_back(database: Database) -> None:
+    clock = Clock(sandbox=True)
+    async with clock.running(database.pool, database.wake), database.transaction() as tx:
+        with pytest.raises(ValueError, match="forward"):
+            await clock.advance(tx, timedelta(seconds=-1))
