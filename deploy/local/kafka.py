@@ -64,7 +64,9 @@ class KafkaNode:
     def pid(self) -> int:
         return self._running().pid
 
-    def start(self, jars: Sequence[Path]) -> None:
+    def start(self) -> None:
+        """Start a formatted node, for the first time or after it was stopped or killed."""
+        jars = kafka_jars.fetch()
         properties = self._folder / "server.properties"
         self._write(properties, self._data)
         logging = self._folder / "log4j2.properties"
@@ -182,11 +184,7 @@ class Kafka:
         for node in self.nodes:
             node.finish_format()
         for node in self.nodes:
-            node.start(jars)
-
-    def restart_node(self, node: KafkaNode) -> None:
-        """Start a node that was stopped or killed."""
-        node.start(kafka_jars.fetch())
+            node.start()
 
     def await_ready(self, limit: float = 60.0) -> None:
         """Wait until every node answers and sees all the others."""
@@ -269,6 +267,8 @@ def _java(jars: Sequence[Path], *options: str) -> list[str]:
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",  # starts in half the time; the broker is not the bottleneck
         "-XX:-UsePerfData",
+        "--enable-native-access=ALL-UNNAMED",  # compression; otherwise a warning at each start
+        "--sun-misc-unsafe-memory-access=allow",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
         "-cp",

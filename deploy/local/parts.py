@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deploy.local.kafka import Kafka
+from deploy.local.launch import bring_up
 from deploy.local.ports import Ports, require_free
 from deploy.local.postgres import Postgres
 
@@ -27,15 +28,10 @@ def run_parts(data: Path, ports: Ports, *, nodes: int, fast: bool) -> None:
     # The kernel ends the children with the thread that started them, so the pool stays open.
     with ThreadPoolExecutor(2) as pool:
         try:
-            for started in [pool.submit(_bring_up, part) for part in (postgres, kafka)]:
+            for started in [pool.submit(bring_up, part) for part in (postgres, kafka)]:
                 started.result()
             print(f"BAZA_POSTGRES={postgres.url}\nBAZA_KAFKA={kafka.bootstrap}", flush=True)
             asked_to_stop.wait()
         finally:
             kafka.stop()
             postgres.stop()
-
-
-def _bring_up(part: Postgres | Kafka) -> None:
-    part.start()
-    part.await_ready()

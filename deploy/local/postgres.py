@@ -269,6 +269,17 @@ async def create_databases(server: str, databases: list[ServiceDatabase]) -> Non
             all_at_once.create_task(_create_database(server, database))
 
 
+async def drop_databases(server: str, databases: list[ServiceDatabase]) -> None:
+    """Remove the databases with all their content; their owners stay."""
+    connection = await asyncpg.connect(server)
+    try:
+        for database in databases:
+            name = _quoted(database.name, '"')
+            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    finally:
+        await connection.close()
+
+
 async def _create_database(server: str, database: ServiceDatabase) -> None:
     name, password = _quoted(database.name, '"'), _quoted(database.password, "'")
     connection = await asyncpg.connect(server)

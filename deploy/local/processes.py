@@ -193,12 +193,12 @@ class Identity:
     name: str
     pid: int
     started: float  # seconds since 1970, as the kernel counts them
-    command: str
+    arguments: list[str]  # without the program's own name, which macOS may rewrite
 
     @classmethod
     def of(cls, name: str, pid: int) -> "Identity":
         process = psutil.Process(pid)
-        return cls(name, pid, process.create_time(), " ".join(process.cmdline()))
+        return cls(name, pid, process.create_time(), process.cmdline()[1:])
 
     def process(self) -> psutil.Process | None:
         """The process if it still runs and is surely the same one."""
@@ -206,7 +206,7 @@ class Identity:
             process = psutil.Process(self.pid)
             same = (
                 abs(process.create_time() - self.started) < 2.0
-                and " ".join(process.cmdline()) == self.command
+                and process.cmdline()[1:] == self.arguments
                 and process.status() != psutil.STATUS_ZOMBIE
             )
         except psutil.Error:
@@ -222,8 +222,9 @@ class Roster:
         self._entries: dict[str, Identity] = {}
 
     def record(self, name: str, pid: int) -> None:
-        self._entries[name] = Identity.of(name, pid)
-        self._write()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it died at once: nothing to remember
+            self._entries[name] = Identity.of(name, pid)
+            self._write()
 
     def clear(self) -> None:
         self._entries = {}
