@@ -1,0 +1,186 @@
+"""The app of every service, and what its `api.py` needs to speak HTTP.
+
+Everything a service imports for its routes is importable from here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.middleware.cors import CORSMiddleware
+
+from libs.shared import logging, telemetry
+from libs.shared.api_docs import add_docs, openapi_document
+from libs.shared.audit import audit_router
+from libs.shared.auth import Principal, Role, Tokens, require
+from libs.shared.clock import Clock
+from libs.shared.database import Database
+from libs.shared.door import Door
+from libs.shared.health import ReadyCheck, health_router, measure_loop_lag
+from libs.shared.idempotency import IdempotencyKeyRequired, OwnIdempotency
+from libs.shared.pagination import Cursor, CursorInvalid, CursorText, Limit, Page, page_of
+from libs.shared.policies import Policy, policies_router
+from libs.shared.problems import answer_with_problems, problems
+from libs.shared.request_bodies import (
+    AmountMinor,
+    Code,
+    Currency,
+    Instant,
+    Int32,
+    Int64,
+    Request,
+    Text50,
+    Text200,
+    Text2000,
+    Text20000,
+)
+from libs.shared.routes import (
+    ANY_VERSION,
+    Db,
+    IfMatch,
+    Now,
+    Session,
+    TransactionalRoute,
+    router,
+    set_etag,
+)
+from libs.shared.sandbox import sandbox_router
+from libs.shared.settings import ServiceSettings
+
+__all__ = [
+    "ANY_VERSION",
+    "AmountMinor",
+    "Code",
+    "Currency",
+    "Cursor",
+    "CursorInvalid",
+    "CursorText",
+    "Db",
+    "IdempotencyKeyRequired",
+    "IfMatch",
+    "Instant",
+    "Int32",
+    "Int64",
+    "Limit",
+    "Now",
+    "OwnIdempotency",
+    "Page",
+    "Principal",
+    "Request",
+    "Role",
+    "Session",
+    "Text50",
+    "Text200",
+    "Text2000",
+    "Text20000",
+    "TransactionalRoute",
+    "create_app",
+    "page_of",
+    "problems",
+    "require",
+    "router",
+    "set_etag",
+]
+
+
+def create_app(
+    *,
+    settings: ServiceSettings,
+    title: str,
+    routers: Sequence[APIRouter],
+    ready_checks: Mapping[str, ReadyCheck] | None = None,
+    policies: Sequence[type[Policy]] = (),
+    description: str = "",
+) -> FastAPI:
+    """The ASGI app of a service.
+
+    While it runs, `app.state` has `database`, `clock`, `tokens` and `settings`.
+
+    Args:
+        title: The service's name, as in `contacts`; logs, traces and connections carry it.
+        routers: Made by `router()`.
+        ready_checks: What must be well besides the database for /readyz.
+        policies: What may be changed under /v1/policies.
+
+    Raises:
+        TypeError: A route with a body is not a `TransactionalRoute`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        logging.configure(title, settings.log_level)
+        telemetry.configure(title, settings.otlp_endpoint)
+        async with _opened(app, settings, title):
+            yield
+
+    app = FastAPI(
+        title=f"Baza {title}",
+        description=description,
+        version="1",
+        lifespan=lifespan,
+        openapi_url=None,  # the documents are served by add_docs
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours carry no values
+    )
+    app.state.settings = settings
+    answer_with_problems(app)
+    for part in routers:
+        app.include_router(part)
+    if policies:
+        app.include_router(policies_router(policies))
+    app.include_router(audit_router())
+    if settings.sandbox:
+        app.include_router(sandbox_router())
+    app.include_router(health_router(ready_checks or {}))
+    add_docs(app)
+    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's own way
+    _refuse_plain_routes(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Location", "X-Request-Id", "Idempotency-Replayed"],
+        )
+    app.add_middleware(Door, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+@asynccontextmanager
+async def _opened(app: FastAPI, settings: ServiceSettings, title: str) -> AsyncIterator[None]:
+    clock = Clock(
+        sandbox=settings.sandbox, first_offset=timedelta(seconds=settings.sandbox_offset_seconds)
+    )
+    async with (
+        Database.open(
+            str(settings.database_url), name=f"{title}-api", pool_size=settings.database_pool
+        ) as database,
+        clock.running(database.pool, database.wake),
+        Tokens.open(
+            jwks_url=str(settings.jwks_url),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+        ) as tokens,
+    ):
+        app.state.database, app.state.clock, app.state.tokens = database, clock, tokens
+        lag = asyncio.create_task(measure_loop_lag(), name="loop-lag")
+        try:
+            yield
+        finally:
+            lag.cancel()
+            with suppress(asyncio.CancelledError):
+                await lag
+
+
+def _refuse_plain_routes(app: FastAPI) -> None:
+    """A plain route would read bodies loosely and know no transaction; better not to start."""
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute) or isinstance(route, TransactionalRoute):
+            continue
+        if route.body_field is not None:
+            raise TypeError(f"{context.path}: make its router with libs.shared.http.router()")
