@@ -47,10 +47,12 @@ check: lint types imports test ## Everything CI runs
 bench: $(INSTALLED) ## Measure, each figure beside its limit
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+
 lock: $(INSTALLED) ## Lock what pyproject.toml names, with hashes; newest versions: ARGS=--upgrade
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	  pyproject.toml --group local --group dev -o requirements.lock $(ARGS)
+	$(COMPILE) --group local --group dev -o requirements.lock $(ARGS)
+	$(COMPILE) --no-annotate -c requirements.lock -o deploy/requirements.lock
 
 clean: ## Remove caches
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -57,7 +57,7 @@ class KafkaNode:
         self._folder = folder
         self._data = folder / "data"
         self._unfinished = folder / "data.unfinished"
-        self._settings = settings
+        self.settings = settings
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -130,7 +130,7 @@ class KafkaNode:
         return self._child
 
     def _write(self, properties: Path, data: Path) -> None:
-        settings = self._settings | {"log.dirs": str(data)}
+        settings = self.settings | {"log.dirs": str(data)}
         write_atomically(properties, "".join(f"{k}={v}\n" for k, v in settings.items()))
 
 

@@ -75,11 +75,13 @@ def fetch(
     *,
     folder: Path | None = None,
     download: Callable[[Jar, Path], None] | None = None,
+    pause: float = 0.25,
 ) -> list[Path]:
     """Make sure that every jar is there and is the one we know.
 
     Args:
         download: Puts a jar at a path; from the package's default repository unless given.
+        pause: Seconds before the second attempt, doubled before each further one.
 
     Returns:
         The jars' paths, in the order of the list.
@@ -93,10 +95,10 @@ def fetch(
     download = download or _download
     # The package prints a line per jar; the pool ends before the redirection does.
     with contextlib.redirect_stdout(io.StringIO()), ThreadPoolExecutor(_PARALLEL) as pool:
-        return list(pool.map(lambda jar: _ensure(jar, folder, download), jars))
+        return list(pool.map(lambda jar: _ensure(jar, folder, download, pause), jars))
 
 
-def _ensure(jar: Jar, folder: Path, download: Callable[[Jar, Path], None]) -> Path:
+def _ensure(jar: Jar, folder: Path, download: Callable[[Jar, Path], None], pause: float) -> Path:
     path = folder / jar.file_name
     if path.exists() and _sha256(path) == jar.sha256:
         return path
@@ -112,7 +114,7 @@ def _ensure(jar: Jar, folder: Path, download: Callable[[Jar, Path], None]) -> Pa
             if attempt == _ATTEMPTS:
                 reason = getattr(problem, "msg", str(problem))
                 raise LocalRunnerError(f"Cannot fetch {jar.file_name}: {reason}") from problem
-            time.sleep(0.25 * 2**attempt)
+            time.sleep(pause * 2 ** (attempt - 1))
         else:
             break
     return path

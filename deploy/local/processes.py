@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ def spawn(
     """Start a child in a session of its own, its output appended to `log`.
 
     Args:
-        user: Numeric user to run as; only root may ask for one.
+        user: Numeric user to run as, in that user's own group; only root may ask for one.
         death_signal: What the kernel sends the child when the calling *thread* ends (Linux), so
             call from the main thread or from a pool that lives as long as the runner.
     """
@@ -56,6 +57,7 @@ def spawn(
             env=dict(env) if env is not None else None,
             cwd=cwd,
             user=user,
+            group=pwd.getpwuid(user).pw_gid if user is not None else None,
             extra_groups=[] if user is not None else None,
             start_new_session=True,
             preexec_fn=_die_with_parent(death_signal),
