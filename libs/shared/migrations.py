@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
-from alembic.operations import Operations
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import await_only
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = 0x42617A61  # "Baza"
@@ -28,16 +29,17 @@ def configuration(service: str) -> Config:
     return config
 
 
-def create_plumbing(op: Operations, version: int = 1) -> None:
-    """Create the tables of libs/shared; called by a service's migration."""
+def create_plumbing(connection: Connection, version: int = 1) -> None:
+    """Create the tables of libs/shared; called by a service's migration with `op.get_bind()`."""
     sql = (Path(__file__).parent / f"plumbing_v{version}.sql").read_text(encoding="utf-8")
-    run_sql(op, sql)
+    run_sql(connection, sql)
 
 
-def run_sql(op: Operations, sql: str) -> None:
-    """Run several statements at once (the driver's simple protocol)."""
-    raw = op.get_bind().connection.driver_connection
-    op.get_bind().connection.dbapi_connection.await_(raw.execute(sql))  # type: ignore[union-attr]
+def run_sql(connection: Connection, sql: str) -> None:
+    """Run several statements at once, in the migration's transaction."""
+    driver: asyncpg.Connection[asyncpg.Record] | None = connection.connection.driver_connection
+    assert driver is not None  # noqa: S101  # a migration has a live connection
+    await_only(driver.execute(sql))
 
 
 async def upgrade(service: str, url: str) -> None:

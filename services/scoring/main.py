@@ -1,0 +1,26 @@
+"""The ASGI app of scoring: `uvicorn services.scoring.main:app`."""
+
+from fastapi import FastAPI
+
+import services.scoring
+from libs.shared.dead_letters_api import dead_letters_router
+from libs.shared.http import create_app
+from services.scoring import api
+from services.scoring.settings import ScoringSettings
+
+
+def build(settings: ScoringSettings) -> FastAPI:
+    """The app with the given settings."""
+    return create_app(
+        settings=settings,
+        title="scoring",
+        description=services.scoring.__doc__ or "",
+        routers=[api.routes, dead_letters_router()],
+    )
+
+
+def __getattr__(name: str) -> FastAPI:
+    # Settings are read when a server asks for `app`, never by a mere import.
+    if name == "app":
+        return build(ScoringSettings())
+    raise AttributeError(name)

@@ -1,0 +1,91 @@
+"""Tables of scoring that the API reads through the ORM. Hot paths use SQL of their own."""
+
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, SmallInteger
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import Mapped, mapped_column
+
+from libs.shared.database import Base
+
+Instant = TIMESTAMP(timezone=True)
+
+
+class RuleSetVersion(Base):
+    """A version of the RFM rules; `cuts` are set when it is activated and never change then."""
+
+    __tablename__ = "rule_sets"
+
+    version: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str]  # draft, active, retired
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    cuts: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    created_by: Mapped[str]
+    activated_at: Mapped[datetime | None] = mapped_column(Instant)
+    activated_by: Mapped[str | None]
+
+
+class Score(Base):
+    """A client's standing on the day `as_of`; still holds today unless `due_at` has passed."""
+
+    __tablename__ = "scores"
+
+    client_id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int]
+    segment: Mapped[str | None]
+    recency_score: Mapped[int | None] = mapped_column(SmallInteger)
+    frequency_score: Mapped[int | None] = mapped_column(SmallInteger)
+    monetary_score: Mapped[int | None] = mapped_column(SmallInteger)
+    last_day: Mapped[date | None]
+    frequency: Mapped[int | None]
+    monetary_minor: Mapped[int | None] = mapped_column(BigInteger)
+    as_of: Mapped[date]
+    rule_version: Mapped[int]
+    due_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Touch(Base):
+    """When somebody last spoke with a client; also of clients who never bought."""
+
+    __tablename__ = "touches"
+
+    client_id: Mapped[UUID] = mapped_column(primary_key=True)
+    last_touch_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class SegmentMove(Base):
+    """One line of a client's segment history, as it was said by segment.changed."""
+
+    __tablename__ = "segment_history"
+
+    client_id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    old_segment: Mapped[str | None]
+    new_segment: Mapped[str | None]
+    recency_score: Mapped[int | None] = mapped_column(SmallInteger)
+    frequency_score: Mapped[int | None] = mapped_column(SmallInteger)
+    monetary_score: Mapped[int | None] = mapped_column(SmallInteger)
+    rule_version: Mapped[int]
+    as_of: Mapped[date]
+    changed_at: Mapped[datetime] = mapped_column(Instant)
+    reason: Mapped[str]
+
+
+class Rescoring(Base):
+    """A full rescoring: everything computed again from the bare purchases, and compared."""
+
+    __tablename__ = "rescorings"
+
+    rescoring_id: Mapped[UUID] = mapped_column(primary_key=True)
+    state: Mapped[str]  # running, finished
+    requested_at: Mapped[datetime] = mapped_column(Instant)
+    requested_by: Mapped[str]
+    due_at: Mapped[datetime | None] = mapped_column(Instant)
+    after_client_id: Mapped[UUID | None]
+    checked: Mapped[int]
+    mismatches: Mapped[int]
+    history_mismatches: Mapped[int]
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)

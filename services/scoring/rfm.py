@@ -1,0 +1,126 @@
+"""Recency, frequency, monetary: what a client's purchases are worth on a given day.
+
+Three figures are taken over the rule set's period: whole days since the last purchase (over all
+time), days with a purchase, and money kept after returns. Each is rated 1 to 5 against four stored
+cuts, and the first segment whose ranges hold all three ratings is the client's. Cuts move only with
+a new rule version, so one client's purchase never changes another client's segment.
+
+Source: A. M. Hughes, Strategic Database Marketing (1994); segment ranges as in the R package `rfm`.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Figures(NamedTuple):
+    """What is rated.
+
+    Attributes:
+        recency_days: Whole days from the last purchase to the day of scoring; 0 is the same day.
+        frequency: Days with a purchase in the period; 0 when all purchases are older.
+        monetary_minor: Money kept in the period, minor units of the reporting currency. Negative
+            when more was given back in the period than bought.
+    """
+
+    recency_days: int
+    frequency: int
+    monetary_minor: int
+
+
+class Scores(NamedTuple):
+    """Three ratings, 1 to 5, 5 is best."""
+
+    recency: int
+    frequency: int
+    monetary: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Four ascending bounds for each axis; a value equal to a bound is above it.
+
+    Attributes:
+        recency_days: At or above the first bound the rating is 4, at or above the last it is 1.
+        frequency: At or above the first bound the rating is 2, at or above the last it is 5.
+        monetary_minor: As frequency, in minor units.
+    """
+
+    recency_days: tuple[float, ...]
+    frequency: tuple[float, ...]
+    monetary_minor: tuple[float, ...]
+
+    def rate(self, figures: Figures) -> Scores:
+        """Rate the three figures; recency is inverted: fewer days is better."""
+        return Scores(
+            5 - bisect_right(self.recency_days, figures.recency_days),
+            1 + bisect_right(self.frequency, figures.frequency),
+            1 + bisect_right(self.monetary_minor, figures.monetary_minor),
+        )
+
+    def next_recency_bound(self, recency_days: int) -> int | None:
+        """How many days without a purchase it takes for the next worse recency rating."""
+        index = bisect_right(self.recency_days, recency_days)
+        if index == len(self.recency_days):
+            return None
+        bound = self.recency_days[index]
+        whole = int(bound)
+        return whole if whole == bound else whole + 1
+
+
+class Ranges(NamedTuple):
+    """The ratings that a segment takes in, both ends included."""
+
+    segment: str
+    recency: tuple[int, int]
+    frequency: tuple[int, int]
+    monetary: tuple[int, int]
+
+    def holds(self, scores: Scores) -> bool:
+        return (
+            self.recency[0] <= scores.recency <= self.recency[1]
+            and self.frequency[0] <= scores.frequency <= self.frequency[1]
+            and self.monetary[0] <= scores.monetary <= self.monetary[1]
+        )
+
+
+def segment_of(scores: Scores, ranges: Sequence[Ranges], otherwise: str) -> str:
+    """The first segment in list order that holds the ratings; `otherwise` when none does."""
+    return next((r.segment for r in ranges if r.holds(scores)), otherwise)
+
+
+def segment_map(ranges: Sequence[Ranges], otherwise: str) -> dict[Scores, str]:
+    """The segment of each of the 125 possible ratings."""
+    return {
+        scores: segment_of(scores, ranges, otherwise)
+        for scores in (
+            Scores(r, f, m) for r in range(1, 6) for f in range(1, 6) for m in range(1, 6)
+        )
+    }
+
+
+def quintile_bounds(values: Sequence[float], step: float) -> tuple[float, ...]:
+    """Four bounds that split the values into fifths.
+
+    Args:
+        values: At least one.
+        step: Added to each quantile, so that a value equal to the quantile stays below the bound:
+            1 for whole days and purchases, one major unit for money.
+
+    Raises:
+        ValueError: No values: an empty base has no quintiles.
+
+    Source: linear interpolation, type 7 of Hyndman and Fan (1996); bounds as in the R package rfm.
+    """
+    if not values:
+        raise ValueError("an empty base has no quintiles")
+    ordered = sorted(values)
+    return tuple(_quantile(ordered, share / 5) + step for share in range(1, 5))
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    position = (len(ordered) - 1) * share
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)

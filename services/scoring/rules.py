@@ -1,0 +1,170 @@
+"""RFM rule sets: policy with versions, edited by API, one in force.
+
+A rule set says how long the period is, in whose time zone days are counted, what money is counted
+in, where the cuts are (fixed, or the base's quintiles at activation) and which ratings make which
+segment. A version never changes once it is activated; a change is a new version.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from libs.shared.errors import DomainError
+from services.scoring.rfm import Cuts, Ranges, Scores, segment_map
+
+Rating = Annotated[int, Field(ge=1, le=5)]
+FourBounds = tuple[float, float, float, float]
+Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class CurrencyWithoutRate(DomainError):
+    """This currency has no exchange rate in the rule set in force."""
+
+    status = 409
+    code = "currency-without-rate"
+    ru = "Для этой валюты нет курса в действующих правилах."
+
+
+class SegmentRule(BaseModel):
+    """One segment: which ratings it takes in and how its clients are treated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Code
+    label: Annotated[str, Field(min_length=1, max_length=100)]  # shown to users, in Russian
+    recency: tuple[Rating, Rating]
+    frequency: tuple[Rating, Rating]
+    monetary: tuple[Rating, Rating]
+    priority: PositiveInt = 5  # 1 is called first
+    touch_every_days: PositiveInt = 30  # at the latest so long after the last touch
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for low, high in (self.recency, self.frequency, self.monetary):
+            if low > high:
+                raise ValueError("a range must go from the lower to the higher rating")
+        return self
+
+
+class OtherSegment(BaseModel):
+    """Where clients go whose ratings no segment takes in: everybody has exactly one segment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Code = "others"
+    label: str = "Остальные"
+    priority: PositiveInt = 8
+    touch_every_days: PositiveInt = 60
+
+
+class FixedCuts(BaseModel):
+    """Cuts written down by the analyst; see `rfm.Cuts` for their meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recency_days: FourBounds = (31, 61, 91, 181)
+    frequency: FourBounds = (2, 3, 5, 10)
+    monetary_minor: FourBounds = (500_000, 2_000_000, 5_000_000, 15_000_000)
+
+    @field_validator("recency_days", "frequency", "monetary_minor")
+    @classmethod
+    def _ascend(cls, bounds: FourBounds) -> FourBounds:
+        if list(bounds) != sorted(bounds):
+            raise ValueError("bounds must ascend")
+        return bounds
+
+
+class RuleSet(BaseModel):
+    """Everything that decides a segment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] = "RFM"
+    zone: str = "Europe/Moscow"  # whose midnight ends a day
+    period_days: Annotated[int, Field(ge=1, le=3660)] = 365
+    reporting_currency: CurrencyCode = "RUB"
+    # Minor units of the reporting currency for one minor unit of the other.
+    exchange_rates: dict[CurrencyCode, Annotated[Decimal, Field(gt=0)]] = {}
+    method: Literal["fixed", "quintile"] = "fixed"
+    fixed_cuts: FixedCuts = FixedCuts()
+    money_step_minor: PositiveInt = 100  # quintiles of money end one such step above the quantile
+    segments: Annotated[tuple[SegmentRule, ...], Field(min_length=1, max_length=50)]
+    otherwise: OtherSegment = OtherSegment()
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_exists(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("unknown time zone") from error
+        return zone
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [segment.name for segment in self.segments] + [self.otherwise.name]
+        if len(set(names)) != len(names):
+            raise ValueError("two segments have the same name")
+        return self
+
+    def treatment(self) -> Mapping[str, SegmentRule | OtherSegment]:
+        """How each segment's clients are treated, by segment name."""
+        rules: list[SegmentRule | OtherSegment] = [*self.segments, self.otherwise]
+        return {rule.name: rule for rule in rules}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A rule set in force, ready to be applied to thousands of clients."""
+
+    version: int
+    rule_set: RuleSet
+    cuts: Cuts
+    segments: Mapping[Scores, str]
+    zone: ZoneInfo
+    period: timedelta
+    rates: Mapping[str, Decimal]
+
+    @classmethod
+    def of(cls, version: int, rule_set: RuleSet, cuts: Cuts) -> "Rules":
+        """Prepare a version for use."""
+        ranges = [
+            Ranges(rule.name, rule.recency, rule.frequency, rule.monetary)
+            for rule in rule_set.segments
+        ]
+        return cls(
+            version=version,
+            rule_set=rule_set,
+            cuts=cuts,
+            segments=segment_map(ranges, rule_set.otherwise.name),
+            zone=ZoneInfo(rule_set.zone),
+            period=timedelta(days=rule_set.period_days),
+            rates={rule_set.reporting_currency: Decimal(1)} | rule_set.exchange_rates,
+        )
+
+    def day_of(self, moment: datetime) -> date:
+        """The company's day in which an instant lies."""
+        return moment.astimezone(self.zone).date()
+
+    def start_of(self, day: date) -> datetime:
+        """The instant at which a company's day begins."""
+        return datetime.combine(day, time(), tzinfo=self.zone)
+
+    def value_minor(self, amount_minor: int, currency: str) -> int:
+        """Money in the reporting currency, rounded half up as PostgreSQL rounds.
+
+        Raises:
+            CurrencyWithoutRate: The rule set does not say what this currency is worth.
+        """
+        rate = self.rates.get(currency)
+        if rate is None:
+            raise CurrencyWithoutRate(currency=currency)
+        if rate == 1:
+            return amount_minor
+        return int((amount_minor * rate).to_integral_value(ROUND_HALF_UP))

@@ -1,0 +1,151 @@
+"""A client's standing: purchase days, scores and segment, moved forward through time.
+
+The standing is a fold over facts in the order they are heard. Before a fact of some day is applied,
+the client ages up to that day, one boundary after another, each at its own instant; so it makes no
+difference whether a timer or the next purchase came first, how events were cut into batches, or how
+far the clock jumped. What a full rescoring computes from the bare purchases is the same, by test.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from services.scoring.rfm import Figures, Scores
+from services.scoring.rules import Rules
+
+ONE_DAY = timedelta(days=1)
+
+
+@dataclass(slots=True)
+class Day:
+    """What a client bought on one day and kept; `purchases` counts those not wholly returned."""
+
+    purchases: int
+    value_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A move from one segment to another; `seq` counts a client's moves without gaps."""
+
+    client_id: UUID
+    seq: int
+    old_segment: str | None
+    new_segment: str | None
+    scores: Scores | None
+    rule_version: int
+    as_of: date
+    changed_at: datetime
+    reason: str
+
+
+@dataclass(slots=True)
+class Standing:
+    """One client's purchases by day and what follows from them on the day `as_of`.
+
+    Attributes:
+        days: Days with money kept or purchases, over all time.
+        due_on: First day on which the scores may change by age alone; None: never.
+    """
+
+    client_id: UUID
+    days: dict[date, Day] = field(default_factory=dict)
+    seq: int = 0
+    segment: str | None = None
+    scores: Scores | None = None
+    figures: Figures | None = None
+    last_day: date | None = None
+    as_of: date = date.min
+    due_on: date | None = None
+    rule_version: int = 0
+
+    def buy(self, day: date, value_minor: int, *, at: datetime, rules: Rules) -> list[Change]:
+        """Add a purchase heard at an instant; the moves that follow, ageing first."""
+        changes = self.age(rules.day_of(at), rules)
+        bought = self.days.setdefault(day, Day(0, 0))
+        bought.purchases += 1
+        bought.value_minor += value_minor
+        self.as_of = max(self.as_of, rules.day_of(at), day)
+        return changes + self._settle(rules, at, "purchase")
+
+    def give_back(
+        self, day: date, value_minor: int, *, is_full: bool, at: datetime, rules: Rules
+    ) -> list[Change]:
+        """Take money, or a whole purchase, off the day it was bought on."""
+        changes = self.age(rules.day_of(at), rules)
+        bought = self.days[day]
+        bought.value_minor -= value_minor
+        if is_full:
+            bought.purchases -= 1
+        if bought.purchases == 0 and bought.value_minor == 0:
+            del self.days[day]
+        self.as_of = max(self.as_of, rules.day_of(at))
+        return changes + self._settle(rules, at, "reversal")
+
+    def age(self, until: date, rules: Rules) -> list[Change]:
+        """Let time pass up to and including a day, each boundary at its own midnight."""
+        changes: list[Change] = []
+        while self.due_on is not None and self.due_on <= until:
+            self.as_of = self.due_on
+            changes += self._settle(rules, rules.start_of(self.due_on), "ageing")
+        return changes
+
+    def apply_rules(self, rules: Rules, *, at: datetime) -> list[Change]:
+        """Score anew under another rule version, after ageing up to the instant."""
+        changes = self.age(rules.day_of(at), rules)
+        self.as_of = max(self.as_of, rules.day_of(at))
+        return changes + self._settle(rules, at, "rules")
+
+    def recompute(self, rules: Rules, *, at: datetime) -> list[Change]:
+        """Score anew from the purchases alone; a move means that the stored score was wrong."""
+        return self._settle(rules, at, "rescoring")
+
+    def _settle(self, rules: Rules, at: datetime, reason: str) -> list[Change]:
+        before = self.segment
+        self._score(rules)
+        if self.segment == before:
+            return []
+        self.seq += 1
+        return [
+            Change(
+                self.client_id,
+                self.seq,
+                before,
+                self.segment,
+                self.scores,
+                rules.version,
+                self.as_of,
+                at,
+                reason,
+            )
+        ]
+
+    def _score(self, rules: Rules) -> None:
+        self.rule_version = rules.version
+        counting = [day for day, bought in self.days.items() if bought.purchases > 0]
+        if not counting:
+            self.last_day = self.figures = self.scores = self.segment = self.due_on = None
+            return
+        begin = self.as_of - rules.period  # a purchase on this day has just left the period
+        frequency, monetary, oldest = 0, 0, None
+        for day, bought in self.days.items():
+            if day > begin:
+                monetary += bought.value_minor
+                frequency += bought.purchases > 0
+                if oldest is None or day < oldest:
+                    oldest = day
+        self.last_day = max(counting)
+        self.figures = Figures((self.as_of - self.last_day).days, frequency, monetary)
+        self.scores = rules.cuts.rate(self.figures)
+        self.segment = rules.segments[self.scores]
+        self.due_on = self._next_boundary(rules, oldest)
+
+    def _next_boundary(self, rules: Rules, oldest: date | None) -> date | None:
+        boundaries = []
+        if oldest is not None:
+            boundaries.append(oldest + rules.period)
+        if self.last_day is not None and self.figures is not None:
+            bound = rules.cuts.next_recency_bound(self.figures.recency_days)
+            if bound is not None:
+                boundaries.append(self.last_day + bound * ONE_DAY)
+        return min(boundaries, default=None)

@@ -1,0 +1,12 @@
+"""Scoring's background work: hear events, send the outbox, age clients, rescore."""
+
+from libs.shared.runtime import Worker, run_worker
+from services.scoring.ageing import AGEING
+from services.scoring.rescoring import NEW_RULES, RESCORING
+from services.scoring.settings import ScoringSettings
+from services.scoring.subscriptions import SUBSCRIPTIONS
+
+TIMERS = (AGEING, NEW_RULES, RESCORING)
+
+if __name__ == "__main__":
+    run_worker(Worker("scoring", ScoringSettings(), SUBSCRIPTIONS, TIMERS))
