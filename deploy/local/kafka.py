@@ -101,7 +101,7 @@ class KafkaNode:
         """Wait until the node answers clients and knows of `brokers` live brokers."""
         await_condition(
             lambda: _live_brokers(self.port) >= brokers,
-            child=self._running(),
+            alive=self.is_running,
             what=f"Kafka node {self.number}",
             log=self.log,
             limit=limit,

@@ -109,8 +109,9 @@ class Postgres:
         Raises:
             LocalRunnerError: The server ended or is not ready after `limit` seconds.
         """
-        child = self._running()
-        await_condition(self._accepts, child=child, what="PostgreSQL", log=self.log, limit=limit)
+        await_condition(
+            self._accepts, alive=self.is_running, what="PostgreSQL", log=self.log, limit=limit
+        )
 
     def stop(self, limit: float = 30.0) -> bool:
         """Break off all sessions, write a checkpoint, end. Safe to call twice."""

@@ -123,7 +123,7 @@ def _is_alive(process: psutil.Process) -> bool:
 def await_condition(
     condition: Callable[[], bool],
     *,
-    child: subprocess.Popen[bytes],
+    alive: Callable[[], bool],
     what: str,
     log: Path,
     limit: float,
@@ -131,14 +131,12 @@ def await_condition(
     """Poll until `condition` holds.
 
     Raises:
-        LocalRunnerError: The child ended or `limit` seconds passed before; tells the log's tail.
+        LocalRunnerError: The process ended or `limit` seconds passed before; tells the log's tail.
     """
     deadline = time.monotonic() + limit
     while not condition():
-        if child.poll() is not None:
-            raise LocalRunnerError(
-                f"{what} ended at once with code {child.returncode}.\n{tail(log)}"
-            )
+        if not alive():
+            raise LocalRunnerError(f"{what} ended at once.\n{tail(log)}")
         if time.monotonic() > deadline:
             raise LocalRunnerError(f"{what} is not ready after {limit:.0f} s.\n{tail(log)}")
         time.sleep(POLL_SECONDS)
