@@ -21,15 +21,16 @@ from services.scoring.standing import Change, Day, Standing
 _LOCK = "SELECT * FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE"
 
 _DAYS = """
-    SELECT client_id, day, count(*) FILTER (WHERE NOT is_returned) AS purchases,
+    SELECT client_id, day, count(*) AS purchases,
         sum(round((amount_minor - returned_minor) * rate))::bigint AS value_minor
     FROM purchases JOIN unnest($2::text[], $3::numeric[]) AS r (currency, rate) USING (currency)
-    WHERE client_id = ANY($1::uuid[]) GROUP BY client_id, day
+    WHERE client_id = ANY($1::uuid[]) AND NOT is_returned GROUP BY client_id, day
 """
 _DAYS_IN_ONE_CURRENCY = """
-    SELECT client_id, day, count(*) FILTER (WHERE NOT is_returned) AS purchases,
+    SELECT client_id, day, count(*) AS purchases,
         sum(amount_minor - returned_minor)::bigint AS value_minor
-    FROM purchases WHERE client_id = ANY($1::uuid[]) GROUP BY client_id, day
+    FROM purchases WHERE client_id = ANY($1::uuid[]) AND NOT is_returned
+    GROUP BY client_id, day
 """
 
 _STORE = """

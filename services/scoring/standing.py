@@ -44,7 +44,7 @@ class Standing:
     """One client's purchases by day and what follows from them on the day `as_of`.
 
     Attributes:
-        days: Days with money kept or purchases, over all time.
+        days: Days with a purchase that was not wholly returned, over all time.
         due_on: First day on which the scores may change by age alone; None: never.
     """
 
@@ -77,7 +77,7 @@ class Standing:
         bought.value_minor -= value_minor
         if is_full:
             bought.purchases -= 1
-        if bought.purchases == 0 and bought.value_minor == 0:
+        if bought.purchases == 0:
             del self.days[day]
         self.as_of = max(self.as_of, rules.day_of(at))
         return changes + self._settle(rules, at, "reversal")
@@ -122,8 +122,7 @@ class Standing:
 
     def _score(self, rules: Rules) -> None:
         self.rule_version = rules.version
-        counting = [day for day, bought in self.days.items() if bought.purchases > 0]
-        if not counting:
+        if not self.days:
             self.last_day = self.figures = self.scores = self.segment = self.due_on = None
             return
         begin = self.as_of - rules.period  # a purchase on this day has just left the period
@@ -131,10 +130,10 @@ class Standing:
         for day, bought in self.days.items():
             if day > begin:
                 monetary += bought.value_minor
-                frequency += bought.purchases > 0
+                frequency += 1
                 if oldest is None or day < oldest:
                     oldest = day
-        self.last_day = max(counting)
+        self.last_day = max(self.days)
         self.figures = Figures((self.as_of - self.last_day).days, frequency, monetary)
         self.scores = rules.cuts.rate(self.figures)
         self.segment = rules.segments[self.scores]

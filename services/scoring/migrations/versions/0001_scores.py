@@ -74,7 +74,7 @@ CREATE TABLE touches (
     client_id uuid PRIMARY KEY,
     last_touch_at timestamptz NOT NULL
 );
-COMMENT ON TABLE touches IS 'When somebody last spoke with a client; of those who never bought too.';
+COMMENT ON TABLE touches IS 'When somebody last spoke with a client, buyer or not.';
 
 CREATE TABLE rescorings (
     rescoring_id uuid PRIMARY KEY,
