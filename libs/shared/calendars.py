@@ -93,7 +93,7 @@ class Calendar(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     zone: Annotated[str, AfterValidator(_known_zone)] = "Europe/Moscow"
-    week: Annotated[dict[str, Day], Field(default_factory=_nine_to_six)]
+    week: dict[str, Day] = Field(default_factory=_nine_to_six)
     special_days: Annotated[dict[date, Day | None], Field(max_length=2000)] = {}
     holiday_country: Annotated[str | None, Field(pattern="^[A-Z]{2}$")] = None
 

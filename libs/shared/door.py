@@ -21,7 +21,7 @@ from libs.shared.ids import new_id
 
 SLOW_SECONDS = 1.0  # slower answers are logged even when they are good
 UNMATCHED = "(unmatched)"
-_SANE_ID = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger()
@@ -55,7 +55,9 @@ class Door:
         request_id = _sane(headers.get(b"x-request-id")) or str(new_id())
         correlation_id = _sane(headers.get(b"x-correlation-id")) or request_id
         given = headers.get(b"traceparent", b"").decode("latin-1")
-        parent = given if telemetry.parse(given) else telemetry.new_traceparent()
+        parent = given if telemetry.parse(given) else None
+        if parent is None and not telemetry.is_on():
+            parent = telemetry.new_traceparent()
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id, correlation_id)
         with context.bound(correlation_id=correlation_id, traceparent=parent):
@@ -170,7 +172,7 @@ def _wanted(scope: Scope) -> dict[bytes, bytes]:
 
 
 def _sane(value: bytes | None) -> str | None:
-    return value.decode() if value is not None and _SANE_ID.match(value) else None
+    return value.decode() if value is not None and _SANE_ID.fullmatch(value) else None
 
 
 def _templates(app: FastAPI) -> dict[int, str]:

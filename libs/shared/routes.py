@@ -27,7 +27,7 @@ from libs.shared.errors import DomainError, PreconditionRequired
 from libs.shared.request_bodies import JsonRequest, demand_json
 
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_ETAG = re.compile(r'^"(\d{1,18})"$')
+_ETAG = re.compile(r'"(\d{1,18})"')
 
 
 class RequestTransaction:
@@ -175,7 +175,7 @@ async def expected_version(
         raise PreconditionRequired
     if if_match.strip() == "*":
         return ANY_VERSION
-    found = _ETAG.match(if_match.strip())
+    found = _ETAG.fullmatch(if_match.strip())
     if found is None:
         raise IfMatchMalformed
     return int(found[1])

@@ -9,7 +9,6 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -18,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 
 from libs.shared import context
 
-_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _ZEROS = ("0" * 32, "0" * 16)
 MAX_LINKS = 100  # a batch of thousands must not make a span of megabytes
 _EMPTY = Context()
@@ -62,7 +61,7 @@ def is_on() -> bool:
 
 def parse(traceparent: str | None) -> SpanContext | None:
     """The span that a `traceparent` names; None when it is missing or malformed."""
-    found = _TRACEPARENT.match(traceparent) if traceparent else None
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if found is None or found[1] == _ZEROS[0] or found[2] == _ZEROS[1]:
         return None
     flags = TraceFlags(int(found[3], 16))
@@ -70,9 +69,12 @@ def parse(traceparent: str | None) -> SpanContext | None:
 
 
 def new_traceparent() -> str:
-    """A `traceparent` for work that nobody traces yet; its flags say that it is not sampled."""
+    """A `traceparent` for work that nobody traces yet.
+
+    Its flags ask to sample: a consumer that has a collector then records its part.
+    """
     # Identifiers, not secrets: the fast generator is the right one.
-    return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-00"
+    return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"
 
 
 def links_from(traceparents: Iterable[str | None]) -> list[Link]:
@@ -127,7 +129,6 @@ def span(
         yield started
 
 
-@lru_cache(maxsize=256)
 def _format(span_context: SpanContext) -> str:
     return (
         f"00-{span_context.trace_id:032x}-{span_context.span_id:016x}"
