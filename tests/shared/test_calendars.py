@@ -23,7 +23,8 @@ NIGHT = """
  "tuesday": [{"opens_at": "22:00", "closes_at": "06:00"}],
  "wednesday": [{"opens_at": "22:00", "closes_at": "06:00"}],
  "thursday": [{"opens_at": "22:00", "closes_at": "06:00"}],
- "friday": [{"opens_at": "12:00", "closes_at": "13:00"}, {"opens_at": "22:00", "closes_at": "06:00"}],
+ "friday": [{"opens_at": "12:00", "closes_at": "13:00"},
+            {"opens_at": "22:00", "closes_at": "06:00"}],
  "saturday": [{"opens_at": "22:00", "closes_at": "06:00"}],
  "sunday": [{"opens_at": "22:00", "closes_at": "06:00"}]},
  "special_days": {"2026-12-24": null}}
@@ -184,13 +185,12 @@ def test_a_calendar_that_never_opens_says_so() -> None:
     calendar = Calendar.model_validate({"special_days": closed})
     begin = datetime(2026, 1, 1, tzinfo=UTC)
 
-    for ask in (
-        lambda: calendar.next_open(begin),
-        lambda: calendar.add_working_time(begin, timedelta(minutes=1)),
-        lambda: calendar.add_working_days(begin, 1),
-    ):
-        with pytest.raises(NeverOpen, match="400 days"):
-            ask()
+    with pytest.raises(NeverOpen, match="400 days"):
+        calendar.next_open(begin)
+    with pytest.raises(NeverOpen, match="400 days"):
+        calendar.add_working_time(begin, timedelta(minutes=1))
+    with pytest.raises(NeverOpen, match="400 days"):
+        calendar.add_working_days(begin, 1)
     assert not calendar.is_open(begin)
     assert calendar.working_time_between(begin, begin + timedelta(days=300)) == timedelta(0)
 
@@ -265,8 +265,8 @@ def _time(minutes: int) -> time:
     return time(minutes // 60, minutes % 60)
 
 
-_MOMENTS = st.datetimes(
-    min_value=datetime(2024, 1, 1), max_value=datetime(2028, 1, 1), timezones=st.just(UTC)
+_MOMENTS = st.integers(min_value=0, max_value=4 * 366 * 24 * 60).map(
+    lambda minutes: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
 )
 _SPANS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=60))
 
