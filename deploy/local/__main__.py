@@ -54,6 +54,7 @@ async def _keep_running(arguments: argparse.Namespace) -> None:
     async with Suite.open(
         data=arguments.data,
         ports=_ports(arguments),
+        services=arguments.only or SERVICES,
         sandbox=arguments.sandbox,
         clock_start=arguments.clock_start,
         nodes=arguments.nodes,
@@ -67,7 +68,7 @@ def _what_listens_where(suite: Suite) -> Table:
     table = Table(title=f"Ready in {suite.seconds['all']:.1f} s")
     for column in ("what", "where", "log"):
         table.add_column(column, no_wrap=True)
-    for service in SERVICES:
+    for service in suite.urls:
         table.add_row(f"{service} API", f"{suite.urls[service]}/docs", f"{service}.log")
         table.add_row(f"{service} worker", suite.worker_urls[service], f"{service}-worker.log")
     table.add_row("tokens, mail, links", suite.outside_url, "outside.log")
@@ -117,7 +118,9 @@ def _token(arguments: argparse.Namespace) -> None:
 
 def _advance(arguments: argparse.Namespace) -> None:
     ports = _running_ports(arguments)
-    urls = {service: f"http://{HOST}:{ports.api(service)}" for service in SERVICES}
+    urls = {
+        service: f"http://{HOST}:{ports.api(service)}" for service in arguments.only or SERVICES
+    }
 
     async def advance() -> None:
         async with httpx.AsyncClient() as http:
@@ -174,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "start the suite and keep it until Ctrl-C")
     add_place(run, RUN)
+    run.add_argument("--only", nargs="+", choices=SERVICES, help="these services, not all four")
     run.add_argument("--sandbox", action="store_true", help="let the clock be advanced")
     run.add_argument("--clock-start", type=_instant, help="sandbox time at the very first start")
     stop = add("stop", _stop, "stop the suites of this checkout, and what killed ones left")
@@ -191,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--data", type=Path, default=RUN, help=f"data folder ({RUN})")
     advance = add("advance", _advance, "let time pass in a sandbox suite")
     advance.add_argument("by", type=_duration, help="such as 90s, 15m, 24h, 180d")
+    advance.add_argument("--only", nargs="+", choices=SERVICES, help="if not all four run")
     advance.add_argument("--data", type=Path, default=RUN, help=f"data folder ({RUN})")
     return parser
 

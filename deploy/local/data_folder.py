@@ -48,14 +48,20 @@ class DataFolder:
                 ) from None
             yield cls(path)
 
-    def take_over(self, say: Callable[[str], None]) -> None:
-        """End what a killed suite left running, and begin new logs."""
-        end_leftovers(self.roster.read(), say)
+    def take_over(self, say: Callable[[str], None]) -> bool:
+        """End what a killed suite left running, and begin new logs.
+
+        Returns:
+            Whether the last suite here was killed.
+        """
+        left = self.roster.read()
+        end_leftovers(left, say)
         self.roster.clear()
         self.roster.record(RUNNER, os.getpid())
         for log in self.logs.glob("*.log"):
             if not log.stem.endswith(".previous"):
                 log.replace(log.with_suffix(".previous.log"))
+        return bool(left)
 
     def empty(self) -> None:
         """Remove what a suite keeps; other files in the folder stay."""

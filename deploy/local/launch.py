@@ -21,7 +21,6 @@ from deploy.local.doors import answers
 from deploy.local.interruption import uninterrupted
 from deploy.local.kafka import Kafka
 from deploy.local.plan import HOST, Plan
-from deploy.local.ports import SERVICES
 from deploy.local.postgres import Postgres, create_databases, drop_databases
 from deploy.local.processes import LocalRunnerError, spawn, tail
 from deploy.local.supervision import PythonProcess, Supervisor
@@ -70,11 +69,11 @@ class Launch:
         outside = ["--data", str(plan.data / "outside"), "--ports", json.dumps(asdict(plan.ports))]
         self.outside = self._python("outside", ["deploy.local.outside", *outside], os.environ)
         self.services: dict[str, PythonProcess] = {}
-        for service in SERVICES:
+        for service in plan.services:
             api = ["uvicorn", f"services.{service}.main:app", "--host", HOST, *_UVICORN]
             api += ["--port", str(plan.ports.api(service))]
             self.services[service] = self._python(service, api, plan.environment_of(service))
-        for service in SERVICES:
+        for service in plan.services:
             name = f"{service}-worker"
             worker = [f"services.{service}.worker"]
             self.services[name] = self._python(name, worker, plan.environment_of(service))
@@ -92,9 +91,9 @@ class Launch:
                 kafka = group.create_task(self._timed("Kafka", self._start_kafka()))
                 await self._timed("PostgreSQL", self._start_postgres())
                 await self._timed("migrations", self._migrate())
-                self._start_services(SERVICES)
+                self._start_services(self._plan.services)
                 await kafka
-                self._start_services([f"{service}-worker" for service in SERVICES])
+                self._start_services([f"{service}-worker" for service in self._plan.services])
                 await outside
                 await self._timed("services", self._await_services())
         except BaseExceptionGroup as problems:
@@ -109,8 +108,9 @@ class Launch:
 
         The APIs go first, so nothing new comes in while the workers finish their transactions.
         """
-        workers = [self.services[f"{service}-worker"] for service in SERVICES]
-        self._stop_together([self.services[service] for service in SERVICES])
+        names = self._plan.services
+        workers = [self.services[f"{service}-worker"] for service in names]
+        self._stop_together([self.services[service] for service in names])
         self._stop_together(workers)
         self._stop_together([self.outside])
         for name, part in (("Kafka", self.kafka), ("PostgreSQL", self.postgres)):
@@ -142,7 +142,8 @@ class Launch:
         log = self._logs / "migrations.log"
 
         def run() -> int:
-            arguments = [sys.executable, "-m", "libs.shared.migrations", *SERVICES]
+            arguments = [sys.executable, "-m", "libs.shared.migrations"]
+            arguments += self._plan.services
             environment = self._plan.environment_of_migrations()
             return spawn(arguments, log=log, env=environment, cwd=ROOT).wait(READY_LIMIT_SECONDS)
 
@@ -168,9 +169,9 @@ class Launch:
             self._supervisor.watch(name, self.services[name])
 
     async def _await_services(self) -> None:
-        ports = self._plan.ports
-        doors = {service: f"http://{HOST}:{ports.api(service)}" for service in SERVICES}
-        doors |= {f"{s}-worker": f"http://{HOST}:{ports.worker(s)}" for s in SERVICES}
+        ports, names = self._plan.ports, self._plan.services
+        doors = {service: f"http://{HOST}:{ports.api(service)}" for service in names}
+        doors |= {f"{s}-worker": f"http://{HOST}:{ports.worker(s)}" for s in names}
         await self._await_ready(doors)
 
     async def _await_ready(self, doors: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,6 +45,7 @@ class Plan:
     """Where everything of one suite is or will be.
 
     Attributes:
+        services: Those that shall run; all four as a rule.
         empty: The suite begins with nothing.
         offset: Suite clock minus real clock at the first start; only for a sandbox.
         foreign_postgres: Superuser's URL of a server to use instead of an own one.
@@ -54,6 +55,7 @@ class Plan:
 
     data: Path
     ports: Ports
+    services: Sequence[str]
     nodes: int
     sandbox: bool
     empty: bool
@@ -69,6 +71,7 @@ class Plan:
         data: Path,
         ports: Ports,
         *,
+        services: Sequence[str] = SERVICES,
         nodes: int,
         sandbox: bool,
         clock_start: datetime | None,
@@ -78,6 +81,7 @@ class Plan:
         return cls(
             data=data,
             ports=ports,
+            services=services,
             nodes=nodes,
             sandbox=sandbox,
             empty=empty,
@@ -103,8 +107,10 @@ class Plan:
         """Database and role of each service."""
         prefix = f"baza_{self.data.name}" if self.foreign_postgres and self.empty else "baza"
         return {
-            service: ServiceDatabase(f"{prefix}_{service}", password)
-            for service, password in self.secrets.database_passwords.items()
+            service: ServiceDatabase(
+                f"{prefix}_{service}", self.secrets.database_passwords[service]
+            )
+            for service in self.services
         }
 
     @property
@@ -118,7 +124,7 @@ class Plan:
     def environment_of_migrations(self) -> dict[str, str]:
         return _inherited() | {
             f"BAZA_{service.upper()}_DATABASE_URL": self.database_url(service)
-            for service in SERVICES
+            for service in self.services
         }
 
     def environment_of(self, service: str) -> dict[str, str]:

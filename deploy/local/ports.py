@@ -1,8 +1,9 @@
 """Which port is whose on this machine; all of them on 127.0.0.1."""
 
+import time
 from dataclasses import dataclass, fields
 
-from deploy.local.processes import LocalRunnerError, port_is_free
+from deploy.local.processes import POLL_SECONDS, LocalRunnerError, port_is_free
 
 SERVICES = ("contacts", "scoring", "routing", "notifications")
 
@@ -51,9 +52,13 @@ class Ports:
         return [self.kafka_controller + i for i in range(nodes)]
 
     def require_free(
-        self, *, nodes: int, own_postgres: bool = True, own_kafka: bool = True
+        self, *, nodes: int, own_postgres: bool, own_kafka: bool, patience: float = 0.0
     ) -> None:
         """Check all ports that will be needed before anything is started.
+
+        Args:
+            patience: Seconds to wait for taken ports: a process killed a moment ago frees its
+                sockets only when the kernel has taken it apart.
 
         Raises:
             LocalRunnerError: Names every port that is taken, and what to do.
@@ -68,6 +73,9 @@ class Ports:
         if own_kafka:
             wanted["kafka"] = self.kafka_nodes(nodes)
             wanted["kafka_controller"] = self.controller_nodes(nodes)
+        deadline = time.monotonic() + patience
+        while _taken(wanted) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
         require_free(wanted)
 
 
@@ -77,15 +85,19 @@ def require_free(wanted: dict[str, list[int]]) -> None:
     Raises:
         LocalRunnerError: Names every port that is taken, and what to do.
     """
-    taken = [
-        f"{port} ({name.replace('_', ' ')})"
-        for name, ports in wanted.items()
-        for port in ports
-        if not port_is_free(port)
-    ]
+    taken = _taken(wanted)
     if taken:
         raise LocalRunnerError(
             f"Ports taken on 127.0.0.1: {', '.join(taken)}.\n"
             "Stop what listens there (a suite of this checkout: `make stop`), or take other ports: "
             "`--port-base 18000` (`make run ARGS='--port-base 18000'`)."
         )
+
+
+def _taken(wanted: dict[str, list[int]]) -> list[str]:
+    return [
+        f"{port} ({name.replace('_', ' ')})"
+        for name, ports in wanted.items()
+        for port in ports
+        if not port_is_free(port)
+    ]

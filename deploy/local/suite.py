@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,8 @@ from deploy.local.plan import HOST, Plan
 from deploy.local.ports import SERVICES, Ports
 from deploy.local.processes import write_atomically
 from deploy.local.supervision import Supervisor
+
+_KILLED_PROCESSES_SECONDS = 5.0  # until their ports are free
 
 
 def say_on_stderr(line: str) -> None:
@@ -44,9 +47,9 @@ class Suite:
     """
 
     def __init__(self, plan: Plan, launch: Launch, http: httpx.AsyncClient) -> None:
-        ports = plan.ports
-        self.urls = {service: f"http://{HOST}:{ports.api(service)}" for service in SERVICES}
-        self.worker_urls = {s: f"http://{HOST}:{ports.worker(s)}" for s in SERVICES}
+        ports, names = plan.ports, plan.services
+        self.urls = {service: f"http://{HOST}:{ports.api(service)}" for service in names}
+        self.worker_urls = {s: f"http://{HOST}:{ports.worker(s)}" for s in names}
         self.outside_url = plan.outside_url
         self.kafka = plan.kafka
         self.topic_prefix = plan.topic_prefix
@@ -64,6 +67,7 @@ class Suite:
         *,
         data: Path,
         ports: Ports = Ports(),  # noqa: B008 - immutable
+        services: Sequence[str] = SERVICES,
         sandbox: bool = False,
         clock_start: datetime | None = None,
         empty: bool = False,
@@ -88,20 +92,25 @@ class Suite:
             cancelled_by_signals(say) if signals else nullcontext(),
             DataFolder.locked(data) as folder,
         ):
-            await uninterrupted(lambda: folder.take_over(say))
+            was_killed = await uninterrupted(lambda: folder.take_over(say))
             if empty:
                 folder.empty()
             plan = Plan.of(
                 *(folder.path, ports),
+                services=services,
                 nodes=nodes,
                 sandbox=sandbox,
                 clock_start=clock_start,
                 empty=empty,
             )
-            ports.require_free(
-                nodes=nodes,
-                own_postgres=plan.foreign_postgres is None,
-                own_kafka=plan.foreign_kafka is None,
+            await uninterrupted(
+                partial(
+                    ports.require_free,
+                    nodes=nodes,
+                    own_postgres=plan.foreign_postgres is None,
+                    own_kafka=plan.foreign_kafka is None,
+                    patience=_KILLED_PROCESSES_SECONDS if was_killed else 0,
+                )
             )
             write_atomically(folder.path / "ports.json", json.dumps(asdict(ports)))
             supervisor = Supervisor(folder.roster, say)

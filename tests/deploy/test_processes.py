@@ -172,9 +172,7 @@ def test_a_taken_port_is_named() -> None:
         squatter.bind(("127.0.0.1", ports.routing))
         squatter.listen()
 
-        with pytest.raises(
-            LocalRunnerError, match=rf"(?s){ports.routing} \(routing.*port-base"
-        ):
+        with pytest.raises(LocalRunnerError, match=rf"(?s){ports.routing} \(routing.*port-base"):
             ports.require_free(nodes=1, own_postgres=True, own_kafka=True)
 
 
