@@ -275,3 +275,53 @@ def _configs(topic: Topic, replication: int) -> dict[str, str]:
     if topic.compacted:
         return configs | {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
     return configs | {"retention.ms": str(14 * 24 * 3600 * 1000)}
+
+
+class Reader:
+    """Reads whole topics from their beginning, as a subscriber without a group does."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+        self._topics = list(topics)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Reader"]:
+        """Be connected while the block runs."""
+        await self._consumer.start()
+        try:
+            partitions = [
+                TopicPartition(topic, number)
+                for topic in self._topics
+                for number in await self._partitions(topic)
+            ]
+            self._consumer.assign(partitions)
+            yield self
+        finally:
+            await self._consumer.stop()
+
+    async def _partitions(self, topic: str) -> Iterable[int]:
+        await self._consumer._client.fetch_all_metadata()
+        return sorted(self._consumer.partitions_for_topic(topic) or ())
+
+    async def fetch(self, *, wait_seconds: float, most: int | None = None) -> list[Record]:
+        """The next records of all partitions; empty after the wait."""
+        batches = await self._consumer.getmany(
+            timeout_ms=int(wait_seconds * 1000), max_records=most
+        )
+        return [
+            Record(r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp)
+            for records in batches.values()
+            for r in records
+        ]
+
+    async def at_end(self) -> bool:
+        """Whether everything that stands in the topics now has been read."""
+        ends = await self._consumer.end_offsets(self._consumer.assignment())
+        return all([await self._consumer.position(p) >= end for p, end in ends.items()])

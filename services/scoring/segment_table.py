@@ -15,6 +15,8 @@ _TABLE = text("""
     FROM scores WHERE segment IS NOT NULL GROUP BY segment
 """)
 
+_PURCHASES = text("SELECT count(*) FROM purchases WHERE NOT is_returned")
+
 
 class SegmentLine(BaseModel):
     """One segment.
@@ -39,6 +41,7 @@ class SegmentTable(BaseModel):
     rule_version: int
     currency: str
     clients: int
+    purchases: int  # heard and not wholly returned
     segments: list[SegmentLine]
 
 
@@ -66,5 +69,6 @@ async def segment_table(session: AsyncSession, rules: Rules, *, now: datetime) -
         rule_version=rules.version,
         currency=rules.rule_set.reporting_currency,
         clients=sum(row.clients for row in rows.values()),
+        purchases=await session.scalar(_PURCHASES) or 0,
         segments=sorted(lines, key=lambda line: (line.priority, line.segment)),
     )
