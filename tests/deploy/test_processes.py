@@ -45,7 +45,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        os.sched_yield()
+        time.sleep(0.01)
     return True
 
 
