@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -85,7 +86,14 @@ class Base(DeclarativeBase):
 
 def dumps(value: Any) -> str:
     """JSON text of a value; dates, UUIDs and dataclasses included."""
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, default=_asyncpg_uuid).decode()
+
+
+def _asyncpg_uuid(value: Any) -> str:
+    """UUIDs that come from asyncpg are of a class of its own, which orjson does not know."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 async def prepare_connection(connection: asyncpg.Connection) -> None:
@@ -122,6 +130,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=True,
+            hide_parameters=True,  # errors are logged; parameters are names and phones
             json_serializer=dumps,
             json_deserializer=orjson.loads,
             connect_args={"server_settings": settings, "command_timeout": 120},

@@ -91,12 +91,11 @@ class Door:
     def _limited(self, receive: Receive, headers: Mapping[bytes, bytes]) -> Receive:
         """The body, cut off where it passes the limit; never read further, never kept."""
         limit = self._max_body_bytes
-        too_large = problems.BodyTooLarge(max_bytes=limit)
         declared = headers.get(b"content-length")
         if declared is not None:
             if declared.isdigit() and int(declared) <= limit:
                 return receive  # the server holds the client to it
-            raise too_large
+            raise problems.BodyTooLarge(max_bytes=limit)
         if b"transfer-encoding" not in headers:
             return receive
         seen = 0
@@ -106,7 +105,7 @@ class Door:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise problems.BodyRefused(too_large)
+                raise problems.BodyRefused(problems.BodyTooLarge(max_bytes=limit))
             return message
 
         return counted

@@ -127,14 +127,14 @@ def create_app(
     )
     app.state.settings = settings
     answer_with_problems(app)
-    for part in routers:
-        app.include_router(part)
+    parts = [*routers, audit_router(), health_router(ready_checks or {})]
     if policies:
-        app.include_router(policies_router(policies))
-    app.include_router(audit_router())
+        parts.append(policies_router(policies))
     if settings.sandbox:
-        app.include_router(sandbox_router())
-    app.include_router(health_router(ready_checks or {}))
+        parts.append(sandbox_router())
+    for part in parts:
+        # Not include_router: FastAPI matches the routes of an included router twice a request.
+        app.router.routes.extend(part.routes)
     add_docs(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # FastAPI's own way
     _refuse_plain_routes(app)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
-from libs.shared import policies
+from libs.shared import audit, policies
 from libs.shared.policies import Policy, current, newest
 from tests.conftest import PLUMBING, FreshDatabase
 from tests.shared.demo_api import ClaimPolicy, Demo, running
@@ -186,3 +188,28 @@ async def test_the_audit_log_is_for_supervisors(demo: Demo, role: str, status: i
     answer = await demo.http.get("/v1/audit", headers=demo.bearer(role))
 
     assert answer.status_code == status
+
+
+async def test_details_may_hold_ids_as_the_database_gave_them(demo: Demo) -> None:
+    noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    async with demo.database.transaction() as connection:
+        identity = await connection.fetchval("SELECT gen_random_uuid()")
+        await audit.record(
+            connection,
+            action="client.merged",
+            subject_type="client",
+            subject_id=str(identity),
+            details={"into": identity},
+            at=noon,
+        )
+    (entry,) = (await demo.http.get("/v1/audit")).json()["items"]
+
+    assert (entry["details"], entry["actor"]) == ({"into": str(identity)}, "system")
+
+
+async def test_the_audit_log_cannot_be_rewritten(demo: Demo) -> None:
+    await put(demo, '"0"', rounds=2)
+
+    for statement in ("UPDATE audit_log SET actor = 'nobody'", "DELETE FROM audit_log"):
+        with pytest.raises(asyncpg.RaiseError, match="append-only"):
+            await demo.database.pool.execute(statement)
