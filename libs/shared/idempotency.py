@@ -7,7 +7,6 @@ of its own takes `OwnIdempotency` and uses `INSERT_ANSWERED` and `stored_answer`
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 
 import asyncpg
@@ -57,10 +56,6 @@ VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING true
 
 Parameters: the claim's four members, status, body (bytes), headers (dict, a jsonb parameter). Put
 it into the CTE of the effect, which then depends on the row that it returns.
-"""
-_FORGET = """
-DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM idempotency_keys WHERE created_at < $1 LIMIT $2))
 """
 
 
@@ -251,9 +246,3 @@ def _stored(
 def kept_headers(response: Response) -> dict[str, str]:
     """The headers of an answer that are part of it."""
     return {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-
-
-async def forget(connection: Connection, *, before: datetime, at_most: int = 10_000) -> int:
-    """Delete keys written before an instant of real time; call again until it returns 0."""
-    done = await connection.execute(_FORGET, before, at_most)
-    return int(done.split()[-1])
