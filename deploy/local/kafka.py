@@ -86,7 +86,8 @@ class KafkaNode:
         shutil.rmtree(self._unfinished, ignore_errors=True)
         properties = self._folder / "format.properties"
         self._write(properties, self._unfinished)
-        arguments = ("format", "--cluster-id", cluster_id, "--config", str(properties))
+        # One word: an id that begins with a dash would be taken for an option.
+        arguments = ("format", f"--cluster-id={cluster_id}", "--config", str(properties))
         argv = [*_java(jars, "-Xmx128m"), "kafka.tools.StorageTool", *arguments]
         self._child = spawn(argv, log=self.log, cwd=self._folder)
 
