@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    PrivateAttr,
 )
 
 from libs.shared.context import Context, current
@@ -47,8 +46,8 @@ class Event(BaseModel):
 
     occurred_at: AwareDatetime
 
-    _id: UUID = PrivateAttr(default_factory=new_id)
-    _thread: Context | None = PrivateAttr(default=None)
+    # Slots, not pydantic's private attributes: those cost more than parsing the event does.
+    __slots__ = ("_id", "_thread")
 
     def __init_subclass__(
         cls,
@@ -70,7 +69,12 @@ class Event(BaseModel):
     @property
     def event_id(self) -> UUID:
         """What subscribers recognise a repeat by. Not part of the data: it travels as `ce_id`."""
-        return self._id
+        try:
+            known: UUID = object.__getattribute__(self, "_id")
+        except AttributeError:
+            known = new_id()
+            object.__setattr__(self, "_id", known)
+        return known
 
     @property
     def key(self) -> str:
@@ -92,17 +96,20 @@ class Event(BaseModel):
     @property
     def thread(self) -> Context | None:
         """Correlation, causation and trace that this event travels with; None: the context's."""
-        return self._thread
+        thread: Context | None = getattr(self, "_thread", None)
+        return thread
 
     def received_as(self, event_id: UUID, thread: Context) -> Self:
         """This event with the id and thread it came with."""
-        self._id, self._thread = event_id, thread
+        object.__setattr__(self, "_id", event_id)
+        object.__setattr__(self, "_thread", thread)
         return self
 
     def caused_by(self, cause: "Event") -> Self:
         """This event as an effect of another: it goes on in that one's correlation and trace."""
         before = cause.thread or current()
-        self._thread = Context(before.correlation_id, cause.event_id, before.traceparent)
+        thread = Context(before.correlation_id, cause.event_id, before.traceparent)
+        object.__setattr__(self, "_thread", thread)
         return self
 
 
