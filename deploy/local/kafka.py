@@ -73,6 +73,8 @@ class KafkaNode:
         write_atomically(logging, _LOGGING)
         options = ("-Xms256m", "-Xmx512m", f"-Dlog4j2.configurationFile={logging}")
         argv = [*_java(jars, *options), "kafka.Kafka", str(properties)]
+        if self._child is not None:
+            self._child.wait(10)  # it is dead: leaves no zombie
         self._child = spawn(argv, log=self.log, cwd=self._folder)
 
     def begin_format(self, cluster_id: str, jars: Sequence[Path]) -> None:

@@ -17,11 +17,12 @@ from pathlib import Path
 import asyncpg
 import httpx
 
+from deploy.local.databases import create_databases, drop_databases
 from deploy.local.doors import answers
 from deploy.local.interruption import uninterrupted
 from deploy.local.kafka import Kafka
 from deploy.local.plan import HOST, Plan
-from deploy.local.postgres import Postgres, create_databases, drop_databases
+from deploy.local.postgres import Postgres
 from deploy.local.processes import LocalRunnerError, spawn, tail
 from deploy.local.supervision import PythonProcess, Supervisor
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from deploy.local.databases import ServiceDatabase
 from deploy.local.ports import SERVICES, Ports
-from deploy.local.postgres import ServiceDatabase
 from deploy.local.processes import write_atomically
 from deploy.local.token_issuer import AUDIENCE
 

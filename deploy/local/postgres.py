@@ -5,7 +5,6 @@ as root, so root runs it as an unprivileged user of the system, who gets the clu
 the right to pass through (not to list) the folders above.
 """
 
-import asyncio
 import importlib.util
 import os
 import pwd
@@ -14,14 +13,14 @@ import shutil
 import signal
 import stat
 import subprocess
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
-import asyncpg
 import psutil
 
 from deploy.local.processes import (
+    POLL_SECONDS,
     LocalRunnerError,
     await_condition,
     end,
@@ -76,6 +75,7 @@ class Postgres:
         self._settings = _SETTINGS | (_FAST if fast else _DURABLE) | {"port": str(port)}
         self._fast = fast
         self._child: subprocess.Popen[bytes] | None = None
+        self._log_begins = 0  # of the present start, bytes into the log
 
     @property
     def pid(self) -> int:
@@ -96,12 +96,7 @@ class Postgres:
         if not self._cluster.exists():
             self._initialise(user)
         _end_leftover(self._cluster)
-        argv = [str(binaries() / "postgres"), "-D", str(self._cluster)]
-        for name, value in self._settings.items():
-            argv += ["-c", f"{name}={value}"]
-        self._child = spawn(
-            argv, log=self.log, cwd=Path("/"), user=user, death_signal=signal.SIGINT
-        )
+        self._spawn(user)
 
     def await_ready(self, limit: float = 60.0) -> None:
         """Wait until connections are taken.
@@ -109,9 +104,21 @@ class Postgres:
         Raises:
             LocalRunnerError: The server ended or is not ready after `limit` seconds.
         """
-        await_condition(
-            self._accepts, alive=self.is_running, what="PostgreSQL", log=self.log, limit=limit
-        )
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                return await_condition(
+                    self._accepts,
+                    alive=self.is_running,
+                    what="PostgreSQL",
+                    log=self.log,
+                    limit=deadline - time.monotonic(),
+                )
+            except LocalRunnerError:
+                if self.is_running() or time.monotonic() > deadline or not self._met_orphans():
+                    raise
+            time.sleep(POLL_SECONDS)
+            self._spawn(_unprivileged_user(self._cluster))
 
     def stop(self, limit: float = 30.0) -> bool:
         """Break off all sessions, write a checkpoint, end. Safe to call twice."""
@@ -125,6 +132,23 @@ class Postgres:
 
     def is_running(self) -> bool:
         return self._child is not None and self._child.poll() is None
+
+    def _spawn(self, user: int | None) -> None:
+        argv = [str(binaries() / "postgres"), "-D", str(self._cluster)]
+        for name, value in self._settings.items():
+            argv += ["-c", f"{name}={value}"]
+        self._log_begins = self.log.stat().st_size if self.log.exists() else 0
+        if self._child is not None:
+            self._child.wait(10)  # it is dead: leaves no zombie
+        self._child = spawn(
+            argv, log=self.log, cwd=Path("/"), user=user, death_signal=signal.SIGINT
+        )
+
+    def _met_orphans(self) -> bool:
+        """Whether it refused to start because sessions of a killed server have not ended yet."""
+        with self.log.open("rb") as stream:
+            stream.seek(self._log_begins)
+            return b"pre-existing shared memory block" in stream.read()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None:
@@ -240,69 +264,3 @@ def _end_leftover(cluster: Path) -> None:
     _, alive = psutil.wait_procs([process], timeout=30)
     if alive:
         raise LocalRunnerError(f"PostgreSQL with pid {pid} uses {cluster} and does not stop")
-
-
-@dataclass(frozen=True)
-class ServiceDatabase:
-    """A database and its owner, both named alike; `password` is for this machine only."""
-
-    name: str
-    password: str
-
-    def url(self, server: str) -> str:
-        """The owner's URL on the server that `server`, any of its URLs, points at."""
-        parts = urlsplit(server)
-        address = parts.netloc.rpartition("@")[2]
-        login = f"{quote(self.name)}:{quote(self.password)}@{address}"
-        return urlunsplit((parts.scheme, login, f"/{self.name}", parts.query, ""))
-
-
-async def create_databases(server: str, databases: list[ServiceDatabase]) -> None:
-    """Make each database and its owner where they are missing; others may not connect to it.
-
-    Safe to repeat: an existing database keeps its content, its owner gets the password given.
-
-    Args:
-        server: URL of a superuser.
-    """
-    async with asyncio.TaskGroup() as all_at_once:
-        for database in databases:
-            all_at_once.create_task(_create_database(server, database))
-
-
-async def drop_databases(server: str, databases: list[ServiceDatabase]) -> None:
-    """Remove the databases with all their content; their owners stay."""
-    connection = await asyncpg.connect(server)
-    try:
-        for database in databases:
-            name = _quoted(database.name, '"')
-            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    finally:
-        await connection.close()
-
-
-async def _create_database(server: str, database: ServiceDatabase) -> None:
-    name, password = _quoted(database.name, '"'), _quoted(database.password, "'")
-    connection = await asyncpg.connect(server)
-    try:
-        known = await connection.fetchval(
-            "SELECT 1 FROM pg_roles WHERE rolname = $1", database.name
-        )
-        verb = "ALTER" if known else "CREATE"
-        await connection.execute(f"{verb} ROLE {name} LOGIN PASSWORD {password}")
-        if not await connection.fetchval(
-            "SELECT 1 FROM pg_database WHERE datname = $1", database.name
-        ):
-            await connection.execute(f"CREATE DATABASE {name} OWNER {name}")
-        await connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-    finally:
-        await connection.close()
-    inside = await asyncpg.connect(urlunsplit(urlsplit(server)._replace(path=f"/{database.name}")))
-    try:
-        await inside.execute(f"ALTER SCHEMA public OWNER TO {name}")
-    finally:
-        await inside.close()
-
-
-def _quoted(text: str, mark: str) -> str:
-    return mark + text.replace(mark, mark * 2) + mark

@@ -2,20 +2,17 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 
-from deploy.local.postgres import (
-    SUPERUSER,
-    Postgres,
-    ServiceDatabase,
-    binaries,
-    create_databases,
-)
+from deploy.local.databases import ServiceDatabase, create_databases
+from deploy.local.postgres import SUPERUSER, Postgres, binaries
 from deploy.local.processes import free_ports
 
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "postgres" / "databases.sh"
@@ -57,6 +54,21 @@ async def test_a_killed_server_comes_back_with_its_data(server: Postgres) -> Non
 
     assert await query(server.url, "SELECT answer FROM kept") == 42
     assert await query(server.url, "SHOW fsync") == "on"
+
+
+async def test_sessions_that_outlive_a_killed_server_are_waited_for(server: Postgres) -> None:
+    session = await asyncpg.connect(server.url)
+    backend = psutil.Process(await session.fetchval("SELECT pg_backend_pid()"))
+    backend.suspend()  # it cannot notice that its server dies
+
+    os.kill(server.pid, signal.SIGKILL)
+    server.start()
+    resuming = asyncio.get_running_loop().call_later(0.5, backend.resume)
+    await asyncio.to_thread(server.await_ready)
+
+    resuming.cancel()
+    session.terminate()
+    assert await query(server.url, "SELECT 1") == 1
 
 
 async def test_the_pid_of_another_process_in_the_old_file_does_no_harm(
