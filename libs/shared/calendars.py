@@ -128,6 +128,17 @@ class Calendar(BaseModel):
                 return max(begin, at.astimezone(UTC))
         raise NeverOpen(f"{self.zone}: nothing opens within {MAX_CLOSED_DAYS} days")
 
+    def next_opening(self, at: datetime) -> datetime:
+        """The first instant after `at` at which work begins, whether or not it goes on at `at`.
+
+        Raises:
+            NeverOpen: There is none within 400 days.
+        """
+        for begin, _ in self._open_from(at):
+            if begin > at:
+                return begin
+        raise NeverOpen(f"{self.zone}: nothing opens within {MAX_CLOSED_DAYS} days")
+
     def add_working_time(self, at: datetime, by: timedelta) -> datetime:
         """The instant by which so much working time has passed.
 

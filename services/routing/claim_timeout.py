@@ -1,0 +1,65 @@
+"""What happens when nobody claims a lead in time: it goes to the next manager.
+
+The lapse and the next offer are one transaction: a crash leaves the old offer or the new one, never
+neither. A window closes at `due_at <= now`, so a claim made at that very instant is late. Claim and
+timeout fight for the lead's row lock, and exactly one wins. Any number of workers may sweep.
+"""
+
+from datetime import datetime
+
+from libs.shared import outbox
+from libs.shared.database import Connection
+from libs.shared.events import LeadUnclaimed
+from libs.shared.timers import Timer
+from services.routing.offering import offer
+
+BATCH = 500
+
+_LAPSE = """
+    WITH lapsed AS (
+        SELECT lead_id, client_id, manager_id, epoch FROM leads
+        WHERE state = 'offered' AND due_at <= $1
+        ORDER BY due_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED
+    ), moved AS (
+        UPDATE leads SET state = 'waiting', due_at = $1, manager_id = NULL,
+            asked = leads.asked || lapsed.manager_id
+        FROM lapsed WHERE leads.lead_id = lapsed.lead_id
+    ), ended AS (
+        UPDATE offers SET ended_at = $1, ended_how = 'lapsed'
+        FROM lapsed WHERE offers.lead_id = lapsed.lead_id AND offers.epoch = lapsed.epoch
+    )
+    SELECT * FROM lapsed
+"""
+
+
+async def reassign_lapsed_leads(tx: Connection, now: datetime) -> int:
+    """Offer every lead whose window has closed to its next manager; at most `BATCH`."""
+    lapsed = await tx.fetch(_LAPSE, now, BATCH)
+    if not lapsed:
+        return 0
+    await outbox.add_all(
+        tx,
+        [
+            LeadUnclaimed(
+                lead_id=row["lead_id"],
+                client_id=row["client_id"],
+                manager_id=row["manager_id"],
+                epoch=row["epoch"],
+                occurred_at=now,
+            )
+            for row in lapsed
+        ],
+    )
+    await offer(tx, [row["lead_id"] for row in lapsed], now)
+    return len(lapsed)
+
+
+async def next_lapse(connection: Connection) -> datetime | None:
+    """When the first open window closes."""
+    due: datetime | None = await connection.fetchval(
+        "SELECT min(due_at) FROM leads WHERE state = 'offered'"
+    )
+    return due
+
+
+CLAIM_TIMEOUT = Timer("claim_timeout", next_lapse, reassign_lapsed_leads)

@@ -1,0 +1,28 @@
+"""The ASGI app of routing: `uvicorn services.routing.main:app`."""
+
+from fastapi import FastAPI
+
+import services.routing
+from libs.shared.dead_letters_api import dead_letters_router
+from libs.shared.http import create_app
+from services.routing import leads_api, managers_api
+from services.routing.policy import ClaimPolicy
+from services.routing.settings import RoutingSettings
+
+
+def build(settings: RoutingSettings) -> FastAPI:
+    """The app with the given settings."""
+    return create_app(
+        settings=settings,
+        title="routing",
+        description=services.routing.__doc__ or "",
+        routers=[leads_api.routes, managers_api.routes, dead_letters_router()],
+        policies=[ClaimPolicy],
+    )
+
+
+def __getattr__(name: str) -> FastAPI:
+    # Settings are read when a server asks for `app`, never by a mere import.
+    if name == "app":
+        return build(RoutingSettings())
+    raise AttributeError(name)
