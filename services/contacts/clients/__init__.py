@@ -1,0 +1,1 @@
+"""Client cards: one for each person or company, with their phones and their owner."""

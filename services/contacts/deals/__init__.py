@@ -1,0 +1,1 @@
+"""Deals: from the first contact to money, or to a reason why not."""

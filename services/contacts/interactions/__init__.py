@@ -1,0 +1,1 @@
+"""Interactions: what happened with a client, what is planned, what was promised."""

@@ -1,0 +1,1 @@
+"""Leads: somebody asks for contact, by form, API or message."""

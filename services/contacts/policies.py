@@ -1,0 +1,100 @@
+"""What the company may change about cards, deals and leads while Baza runs."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from libs.shared.policies import Policy
+from libs.shared.request_bodies import Code, Text200
+
+
+class PhonePolicy(Policy, name="phones"):
+    """How phone numbers without a country are read."""
+
+    default_region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "RU"  # ISO 3166-1
+
+
+class Named(BaseModel):
+    """A code that events and APIs carry, and what a user reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: Code
+    label: Text200
+
+
+class Pipeline(Named):
+    """A row of stages; the order is how deals usually go, not the only way they may."""
+
+    stages: Annotated[tuple[Named, ...], Field(min_length=1, max_length=50)]
+
+
+def _named(**labels: str) -> tuple[Named, ...]:
+    return tuple(Named(code=code, label=label) for code, label in labels.items())
+
+
+STANDARD = Pipeline(
+    code="standard",
+    label="Стандартная",
+    stages=_named(
+        first_contact="Первичный контакт",
+        presentation="Презентация",
+        proposal="Коммерческое предложение",
+        agreement="Согласование",
+        closing="Закрытие сделки",
+    ),
+)
+
+
+class PipelinePolicy(Policy, name="pipelines"):
+    """Pipelines and their stages. The first pipeline is taken where none is named."""
+
+    pipelines: Annotated[tuple[Pipeline, ...], Field(min_length=1, max_length=50)] = (STANDARD,)
+
+    @model_validator(mode="after")
+    def _codes_are_unique(self) -> Self:
+        _demand_unique("pipeline", [pipeline.code for pipeline in self.pipelines])
+        for pipeline in self.pipelines:
+            _demand_unique("stage", [stage.code for stage in pipeline.stages])
+        return self
+
+    def pipeline(self, code: str) -> Pipeline | None:
+        """The pipeline with this code, if there is one."""
+        return next((one for one in self.pipelines if one.code == code), None)
+
+
+class RefusalPolicy(Policy, name="refusals"):
+    """Why deals are lost; closing one as lost takes a reason of this list."""
+
+    reasons: Annotated[tuple[Named, ...], Field(min_length=1, max_length=100)] = _named(
+        price="Цена", time="Время", doubts="Сомнения", our_choice="Наш выбор"
+    )
+
+    @model_validator(mode="after")
+    def _codes_are_unique(self) -> Self:
+        _demand_unique("reason", [reason.code for reason in self.reasons])
+        return self
+
+    def codes(self) -> frozenset[str]:
+        """The codes that may be given."""
+        return frozenset(reason.code for reason in self.reasons)
+
+
+class FormPolicy(Policy, name="forms"):
+    """Which names of a form's fields mean what; only their letters and digits count."""
+
+    name_fields: tuple[Text200, ...] = ("name", "fullname", "fio", "имя", "фио", "контактноелицо")
+    phone_fields: tuple[Text200, ...] = ("phone", "tel", "telephone", "mobile", "телефон")
+    email_fields: tuple[Text200, ...] = ("email", "mail", "почта", "электроннаяпочта")
+    note_fields: tuple[Text200, ...] = ("note", "comment", "message", "комментарий", "сообщение")
+    product_fields: tuple[Text200, ...] = ("product", "товар", "услуга")
+    city_fields: tuple[Text200, ...] = ("city", "город")
+    language_fields: tuple[Text200, ...] = ("language", "lang", "locale")
+
+
+def _demand_unique(what: str, codes: list[str]) -> None:
+    if len(set(codes)) != len(codes):
+        raise ValueError(f"two {what}s have the same code")
+
+
+POLICIES: tuple[type[Policy], ...] = (PhonePolicy, PipelinePolicy, RefusalPolicy, FormPolicy)
