@@ -29,7 +29,7 @@ COLUMNS = (
 )
 _PHONES, _EMAIL = COLUMNS.index("phones") + 1, COLUMNS.index("email_search") + 1
 _SAID = len(COLUMNS)
-_KEY = _SAID + 11
+_KEY = _SAID + 12
 
 
 def _places(first: int, count: int) -> str:
