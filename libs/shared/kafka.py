@@ -296,19 +296,17 @@ class Reader:
         """Be connected while the block runs."""
         await self._consumer.start()
         try:
+            # What the client has cached knows only topics that were subscribed to.
+            cluster = await self._consumer._client.fetch_all_metadata()
             partitions = [
                 TopicPartition(topic, number)
                 for topic in self._topics
-                for number in await self._partitions(topic)
+                for number in sorted(cluster.partitions_for_topic(topic) or ())
             ]
             self._consumer.assign(partitions)
             yield self
         finally:
             await self._consumer.stop()
-
-    async def _partitions(self, topic: str) -> Iterable[int]:
-        await self._consumer._client.fetch_all_metadata()
-        return sorted(self._consumer.partitions_for_topic(topic) or ())
 
     async def fetch(self, *, wait_seconds: float, most: int | None = None) -> list[Record]:
         """The next records of all partitions; empty after the wait."""

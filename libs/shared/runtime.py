@@ -29,7 +29,7 @@ from libs.shared.wake import Bell
 log = structlog.get_logger()
 
 TOPIC_RETRY_SECONDS = 1.0
-TOPIC_ATTEMPTS = 60
+NEED_TOPICS = frozenset({"relay", "consumer"})
 PURGE_SECONDS = 600.0
 PURGE_BATCH = 20_000
 
@@ -68,12 +68,17 @@ class Worker:
             clock.running(database.pool, database.wake),
             asyncio.TaskGroup() as group,
         ):
-            await _ensure_topics(settings)
             dispatcher = Dispatcher(self.subscriptions, settings.topic_prefix)
             consumer = self._consumer(database, dispatcher)
+            topics_exist = asyncio.Event()
+            group.create_task(_ensure_topics(settings, topics_exist), name="topics")
+            loops = self._all_loops(database, clock, dispatcher, consumer)
+            # Timers go on while the broker is away; what they say waits in the outbox.
             tasks = [
-                group.create_task(loop, name=name)
-                for name, loop in self._all_loops(database, clock, dispatcher, consumer).items()
+                group.create_task(
+                    _after(topics_exist, loop) if name in NEED_TOPICS else loop, name=name
+                )
+                for name, loop in loops.items()
             ]
             stop = asyncio.Event()
             for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -158,16 +163,26 @@ async def _cancel_when(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]])
         raise RuntimeError(f"loop ended: {', '.join(ended)}")
 
 
-async def _ensure_topics(settings: ServiceSettings) -> None:
-    for attempt in range(TOPIC_ATTEMPTS):
+async def _ensure_topics(settings: ServiceSettings, exist: asyncio.Event) -> None:
+    """Make the topics, however long the broker takes to come."""
+    while True:
         try:
-            return await topics.ensure(settings)
+            await topics.ensure(settings)
         except BrokerError as error:
-            if attempt == TOPIC_ATTEMPTS - 1:
-                raise
             log.warning("broker_awaited", error=type(error).__name__)
             await asyncio.sleep(TOPIC_RETRY_SECONDS)
-    return None
+        else:
+            exist.set()
+            return
+
+
+async def _after(event: asyncio.Event, loop: Coroutine[Any, Any, None]) -> None:
+    try:
+        await event.wait()
+    except asyncio.CancelledError:
+        loop.close()
+        raise
+    await loop
 
 
 async def _replay_for_ever(

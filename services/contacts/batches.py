@@ -219,6 +219,12 @@ def problem_at(index: int, error: DomainError) -> dict[str, Any]:
     }
 
 
+def at_client(error: type[DomainError]) -> DomainError:
+    """A problem with the client that an item names."""
+    place = {"pointer": "/client_id", "detail": error.summary(), "code": error.code}
+    return error(errors=[place])
+
+
 async def answer_once(
     database: Database,
     claim: idempotency.Claim | None,

@@ -3,22 +3,25 @@
 from fastapi import FastAPI
 
 import services.contacts
-import services.contacts.clients.api
-import services.contacts.deals.api
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.contacts import clients, deals
+from services.contacts import screen_pop
+from services.contacts.clients import api as clients
+from services.contacts.deals import api as deals
+from services.contacts.interactions import api as interactions
+from services.contacts.leads import api as leads
 from services.contacts.policies import POLICIES
 from services.contacts.settings import ContactsSettings
 
 
 def build(settings: ContactsSettings) -> FastAPI:
     """The app with the given settings."""
+    parts = (clients, screen_pop, interactions, deals, leads)
     return create_app(
         settings=settings,
         title="contacts",
         description=services.contacts.__doc__ or "",
-        routers=[clients.api.routes, deals.api.routes, dead_letters_router()],
+        routers=[*(part.routes for part in parts), dead_letters_router()],
         policies=POLICIES,
     )
 

@@ -1,4 +1,4 @@
-"""Whom to call first: by segment priority, then by how long a touch is overdue, then by money.
+"""Whom to call first: by segment priority, then whose touch is overdue, the most valuable first.
 
 A touch is due so many days (the segment's `touch_every_days`) after the last touch, or after the
 last purchase where nobody has spoken with the client since.
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.scoring.rules import Rules
 
 _QUEUE = text("""
-    SELECT s.client_id, s.segment, t.priority, s.recency_score, s.frequency_score,
+    SELECT * FROM (SELECT s.client_id, s.segment, t.priority, s.recency_score, s.frequency_score,
         s.monetary_score, s.frequency, s.monetary_minor, s.last_day, touches.last_touch_at,
         CAST(:today AS date) - s.last_day AS days_since_purchase,
         CAST(:today AS date) - (greatest(s.last_day,
@@ -23,7 +23,7 @@ _QUEUE = text("""
         AS t (segment, priority, every_days)
     JOIN scores AS s USING (segment) LEFT JOIN touches USING (client_id)
     WHERE CAST(:segment AS text) IS NULL OR s.segment = :segment
-    ORDER BY t.priority, overdue_days DESC, s.monetary_minor DESC, s.client_id
+    ) AS due ORDER BY priority, overdue_days <= 0, monetary_minor DESC, client_id
     LIMIT :limit
 """)
 

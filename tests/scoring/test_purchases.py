@@ -1,6 +1,7 @@
 """Deals become purchases and segments: once, in order, whatever happens on the way."""
 
 import asyncio
+import dataclasses
 import random
 from datetime import timedelta
 
@@ -43,6 +44,20 @@ async def test_the_first_purchase_gives_a_segment_and_says_so(scoring: Scoring) 
     assert (score["segment"], score["seq"], score["frequency"]) == ("new_customers", 1, 1)
     assert score["due_at"] > NEW_YEAR
     assert await scoring.said() == [(str(client), 1)]
+
+
+async def test_a_move_travels_in_the_thread_of_the_deal_that_caused_it(scoring: Scoring) -> None:
+    deal = closed(new_id())
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    record = record_of(deal)
+    headers = [*record.headers, ("ce_traceparent", traceparent.encode())]
+
+    await scoring.inbox.apply([dataclasses.replace(record, headers=headers)])
+
+    row = await scoring.database.pool.fetchrow("SELECT * FROM outbox")
+    assert row is not None
+    assert (row["causation_id"], row["correlation_id"]) == (deal.event_id, "c-1")
+    assert row["traceparent"] == traceparent
 
 
 async def test_deals_on_one_day_are_one_purchase_day(scoring: Scoring) -> None:

@@ -17,7 +17,7 @@ from libs.shared.errors import DomainError
 from libs.shared.events import DealClosed, DealLost
 from libs.shared.http import AmountMinor, Code, Currency, Instant, Request, Text50, Text200
 from libs.shared.ids import new_id
-from services.contacts.batches import Batch, find_present, judge
+from services.contacts.batches import Batch, at_client, find_present, judge
 from services.contacts.clients.models import ClientIsArchived, ClientNotFound
 from services.contacts.deals.closing import AmountMissing, LossWithoutReason, demand_reason
 from services.contacts.deals.models import ClosedInFuture
@@ -154,16 +154,12 @@ async def _rows(tx: Connection, batch: Batch[DealItem], source: str) -> dict[int
     for index, item in list(batch.items.items()):
         client = known.get(item.client_id)
         if client is None:
-            batch.refuse(index, ClientNotFound(errors=[_at_client(ClientNotFound)]))
+            batch.refuse(index, at_client(ClientNotFound))
         elif client["archived"]:
-            batch.refuse(index, ClientIsArchived(errors=[_at_client(ClientIsArchived)]))
+            batch.refuse(index, at_client(ClientIsArchived))
         else:
             rows[index] = _Row(item, source, client["owner_id"])
     return rows
-
-
-def _at_client(error: type[DomainError]) -> dict[str, str]:
-    return {"pointer": "/client_id", "detail": error.summary(), "code": error.code}
 
 
 async def _insert(
