@@ -1,0 +1,28 @@
+"""The ASGI app of notifications: `uvicorn services.notifications.main:app`."""
+
+from fastapi import FastAPI
+
+import services.notifications
+from libs.shared.dead_letters_api import dead_letters_router
+from libs.shared.http import create_app
+from services.notifications import api, templates_api
+from services.notifications.reminder_policy import ReminderPolicy, SendingPolicy
+from services.notifications.settings import NotificationsSettings
+
+
+def build(settings: NotificationsSettings) -> FastAPI:
+    """The app with the given settings."""
+    return create_app(
+        settings=settings,
+        title="notifications",
+        description=services.notifications.__doc__ or "",
+        routers=[api.routes, templates_api.routes, dead_letters_router()],
+        policies=[ReminderPolicy, SendingPolicy],
+    )
+
+
+def __getattr__(name: str) -> FastAPI:
+    # Settings are read when a server asks for `app`, never by a mere import.
+    if name == "app":
+        return build(NotificationsSettings())
+    raise AttributeError(name)
