@@ -70,6 +70,9 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, _TRANSIENT) and not isinstance(error, ValueError)
 
 
+_HAS_WRITTEN = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
+
+
 class Base(DeclarativeBase):
     """Tables of a service. Constraint names are fixed so that migrations can name them."""
 
@@ -166,7 +169,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A bare asyncpg connection in one transaction; commits when the block ends."""
-        async with self.pool.acquire() as connection, connection.transaction():
-            yield connection
-        self.wake.ring()
+        """A bare asyncpg connection in one transaction; commits when the block ends.
+
+        Only a transaction that wrote something rings the bells: a loop that looks for work in
+        here and finds none must not wake itself up again.
+        """
+        async with self.pool.acquire() as connection:
+            async with connection.transaction():
+                yield connection
+                wrote = await connection.fetchval(_HAS_WRITTEN)
+        if wrote:
+            self.wake.ring()
