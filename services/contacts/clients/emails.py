@@ -1,5 +1,8 @@
 """E-mail addresses: kept as they were given, compared without regard to case."""
 
+import re
+from functools import lru_cache
+
 from email_validator import EmailNotValidError, validate_email
 
 from libs.shared.errors import Invalid
@@ -12,16 +15,41 @@ class EmailRefused(Invalid):
     ru = "Это не похоже на адрес электронной почты."
 
 
+# Local parts without quotes, in ASCII: for these only the domain has to be judged.
+_PLAIN_LOCAL = re.compile(r"[A-Za-z0-9_+%-]+(?:\.[A-Za-z0-9_+%-]+)*")
+_MAX_LOCAL, _MAX_ADDRESS = 64, 254
+
+
 def normalise(text: str, pointer: str = "/email") -> str:
     """The address with its domain in lower case; addresses in other scripts are fine.
 
     Raises:
         EmailRefused: No mail could be sent there. Whether the domain exists is not asked.
     """
+    address = text.strip()
     try:
-        return validate_email(text.strip(), check_deliverability=False).normalized
+        local, _, domain = address.rpartition("@")
+        if len(local) <= _MAX_LOCAL and _PLAIN_LOCAL.fullmatch(local):
+            found = f"{local}@{_domain(domain)}"
+            if len(found) <= _MAX_ADDRESS and found.isascii():
+                return found
+        return by_validator(address)
     except EmailNotValidError:
         raise EmailRefused(pointer=pointer) from None
+
+
+def by_validator(address: str) -> str:
+    """The address as email-validator has it.
+
+    Raises:
+        EmailNotValidError: It is none.
+    """
+    return validate_email(address, check_deliverability=False).normalized
+
+
+@lru_cache(maxsize=10_000)
+def _domain(domain: str) -> str:
+    return validate_email(f"a@{domain}", check_deliverability=False).domain
 
 
 def search_key(address: str) -> str:
