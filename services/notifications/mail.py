@@ -44,17 +44,29 @@ def letter(message: Outgoing, sender: Address) -> EmailMessage:
     Raises:
         ValueError: The recipient's address is none.
     """
-    try:
-        to = Address(addr_spec=message.address)
-    except (MessageError, IndexError) as error:
-        raise ValueError("not an address") from error
     made = EmailMessage(policy=_POLICY)
     made["From"] = sender
-    made["To"] = to
+    made["To"] = recipient_of(message.address)
     made["Subject"] = single_line(message.subject)
     made["Message-ID"] = f"<{message.message_id}@{sender.domain}>"
     made["Auto-Submitted"] = "auto-generated"  # so that holiday answers are not sent to us
     made.set_content(message.body, cte="quoted-printable")
+    return made
+
+
+def recipient_of(address: str) -> Address:
+    """One address; a domain in other letters (`пример.рф`) in the form that all servers know.
+
+    Raises:
+        ValueError: It is none, several, or has other letters before the @.
+    """
+    local, _, domain = address.rpartition("@")
+    try:
+        made = Address(addr_spec=f"{local}@{domain.encode('idna').decode()}")
+    except (MessageError, IndexError) as error:
+        raise ValueError("not an address") from error
+    if made.username != local:
+        raise ValueError("not a bare address")
     return made
 
 
@@ -81,7 +93,7 @@ class Mail:
         progress = _Progress()
         try:
             async with asyncio.timeout(self._timeout):
-                said = await _hand_over(client, made, message.address, progress)
+                said = await _hand_over(client, made, progress)
         except SMTPResponseException as error:
             await self._keep_after_refusal(client)
             return _refusal(error, message, progress)
@@ -104,14 +116,14 @@ class Mail:
     def _client(self) -> SMTP:
         encrypted = self._url.scheme == "smtps"
         user = self._url.username
+        start_tls = False if encrypted else True if user else None  # None: if the server offers it
         return SMTP(
             hostname=self._url.hostname,
             port=self._url.port or (465 if encrypted else 25),
             username=unquote(user) if user else None,
             password=unquote(self._url.password) if self._url.password else None,
             use_tls=encrypted,
-            # None: encrypted where the server offers it.
-            start_tls=True if user and not encrypted else None if not encrypted else False,
+            start_tls=start_tls,
             timeout=self._timeout,
         )
 
@@ -125,28 +137,24 @@ class Mail:
 
 
 class _Progress:
-    recipient_known = False
+    about_this_letter = False
     text_began = False
 
 
-async def _hand_over(client: SMTP, made: EmailMessage, address: str, progress: _Progress) -> str:
+async def _hand_over(client: SMTP, made: EmailMessage, progress: _Progress) -> str:
     """Say everything that SMTP wants to hear; the server's last word."""
     if not client.is_connected:
         await client.connect()
-    # An address with other letters needs the server's consent, and headers in UTF-8.
-    options = [] if address.isascii() else ["SMTPUTF8"]
-    encoding = "utf-8" if options else "ascii"
-    text = made.as_bytes(policy=_POLICY.clone(utf8=bool(options)))
-    progress.recipient_known = True
-    await client.mail(str(made["From"].addresses[0].addr_spec), options=options, encoding=encoding)
-    await client.rcpt(address, encoding=encoding)
+    await client.mail(made["From"].addresses[0].addr_spec)
+    progress.about_this_letter = True  # a refused sender or password is our own fault, to be mended
+    await client.rcpt(made["To"].addresses[0].addr_spec)
     progress.text_began = True
-    return (await client.data(text)).message
+    return (await client.data(made.as_bytes())).message
 
 
 def _refusal(error: SMTPResponseException, message: Outgoing, progress: _Progress) -> Outcome:
     """5xx about this letter is for ever; about us (greeting, password) or 4xx is not."""
     reason = f"smtp_{error.code}: {without_address(error.message, message)}"
-    if error.code >= 500 and progress.recipient_known:
+    if error.code >= 500 and progress.about_this_letter:
         return Outcome("refused", reason)
     return Outcome("later", reason)

@@ -32,7 +32,7 @@ SAMPLE = {
     "client_name": "Анна Петрова",
     "topic": "Обсуждение договора",
     "kind": "meeting",
-    "starts_at": "понедельник, 2 марта 2026 г. в 12:00 (MSK)",
+    "starts_at": "понедельник, 2 марта 2026 г. в 12:00 (Москва)",
     "reschedule_link": "https://example.test/reschedule/1",
 }
 KIND_LABELS = {
@@ -41,8 +41,8 @@ KIND_LABELS = {
 }
 MAX_SUBJECT = 250
 MAX_BODY = 8000
-_PATTERNS = {"ru": "EEEE, d MMMM y 'г.' 'в' HH:mm (z)"}
-_OTHER_PATTERN = "EEEE, d MMMM y, HH:mm (z)"
+_PATTERNS = {"ru": "EEEE, d MMMM y 'г.' 'в' HH:mm (VVV)"}
+_OTHER_PATTERN = "EEEE, d MMMM y, HH:mm (VVV)"
 _LEFT_OVER = re.compile(r"\{\{|\}\}|\{%|%\}|\[[^\W\d_][^\]\n]{0,60}\]|\{[^\W\d][\w .-]{0,60}\}")
 _LINE_BREAKERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -106,7 +106,7 @@ def check(text: Text, *, channel: str) -> None:
         TemplateRefused: It is broken, names an unknown variable or holds a raw placeholder.
     """
     for part, source in (("subject", text.subject), ("body", text.body)):
-        unknown = sorted(set(_parsed_or_refused(source, part).global_variables()) - set(VARIABLES))
+        unknown = sorted(_variables_of(source, part) - set(VARIABLES))
         if unknown:
             raise TemplateRefused("unknown_variable", f"unknown: {', '.join(unknown)}", part)
     if channel != "email" and text.subject.strip():
@@ -121,7 +121,7 @@ def single_line(text: str) -> str:
 
 
 def in_words(at: datetime, zone: str, language: str) -> str:
-    """Date and time as people read them: `понедельник, 2 марта 2026 г. в 12:00 (MSK)`."""
+    """Date and time as people read them: `понедельник, 2 марта 2026 г. в 12:00 (Москва)`."""
     try:
         locale = Locale.parse(language)
     except (UnknownLocaleError, ValueError):
@@ -146,6 +146,13 @@ def _parsed_or_refused(source: str, part: str) -> BoundTemplate:
     try:
         return _parsed(source)
     except LiquidError as error:
+        raise TemplateRefused("broken", _first_line(error), part) from None
+
+
+def _variables_of(source: str, part: str) -> set[str]:
+    try:
+        return set(_parsed_or_refused(source, part).global_variables())
+    except LiquidError as error:  # a part of another template: there are none here
         raise TemplateRefused("broken", _first_line(error), part) from None
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import select, text, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared import audit
@@ -79,7 +80,7 @@ async def all_in_force(session: AsyncSession) -> list[TemplateInForce]:
     """Every template, ordered by code, channel and language."""
     rows = await session.scalars(
         select(TemplateVersion)
-        .distinct(TemplateVersion.code, TemplateVersion.channel, TemplateVersion.language)
+        .ext(distinct_on(TemplateVersion.code, TemplateVersion.channel, TemplateVersion.language))
         .order_by(
             TemplateVersion.code,
             TemplateVersion.channel,

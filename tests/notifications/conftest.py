@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -112,38 +111,26 @@ class Receiver:
         return [(message.to, message.text) for message in self.channel.list()]
 
 
-@asynccontextmanager
-async def receiving(folder: Path) -> AsyncIterator[Receiver]:
-    port = free_port()
-    channel = receiver.SecondChannel(folder / "messages.jsonl")
-    made = Receiver(f"http://127.0.0.1:{port}/second-channel/messages", channel)
-    app = FastAPI()
-    app.include_router(channel.router())
-    config = uvicorn.Config(
-        _Moody(app, made), host="127.0.0.1", port=port, log_level="warning", lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        while not server.started:
-            await asyncio.sleep(0.01)
-    try:
-        yield made
-    finally:
-        server.should_exit = True
-        await task
+class Front:
+    """The HTTP server of the run; each test puts its own receiver behind it."""
 
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/second-channel/messages"
+        self._app: ASGIApp = FastAPI()
+        self._made: Receiver | None = None
 
-class _Moody:
-    def __init__(self, app: ASGIApp, made: Receiver) -> None:
-        self._app = app
-        self._made = made
+    def put(self, channel: receiver.SecondChannel) -> Receiver:
+        app = FastAPI()
+        app.include_router(channel.router())
+        self._app, self._made = app, Receiver(self.url, channel)
+        return self._made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._made.failures:
-            await PlainTextResponse("no", self._made.failures.pop(0))(scope, receive, send)
-        elif self._made.loses_answers:
-            self._made.loses_answers -= 1
+        made = self._made
+        if made is not None and made.failures:
+            await PlainTextResponse("no", made.failures.pop(0))(scope, receive, send)
+        elif made is not None and made.loses_answers:
+            made.loses_answers -= 1
 
             async def unheard(_message: Any) -> None:
                 return None
@@ -313,6 +300,21 @@ def held(client_id: UUID, interaction_id: UUID, *, version: int = 2) -> Interact
     )
 
 
+@pytest.fixture(scope="session")
+async def front() -> AsyncIterator[Front]:
+    port = free_port()
+    made = Front(port)
+    config = uvicorn.Config(made, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    async with asyncio.timeout(10):
+        while not server.started:
+            await asyncio.sleep(0.01)
+    yield made
+    server.should_exit = True
+    await task
+
+
 @pytest.fixture
 async def post() -> AsyncIterator[PostOffice]:
     office = PostOffice()
@@ -323,12 +325,11 @@ async def post() -> AsyncIterator[PostOffice]:
 
 @pytest.fixture
 async def notifications(
-    fresh_database: FreshDatabase, post: PostOffice, tmp_path: Path
+    fresh_database: FreshDatabase, post: PostOffice, front: Front, tmp_path: Path
 ) -> AsyncIterator[Notifications]:
-    async with (
-        Database.open(await fresh_database("notifications"), name="test", pool_size=4) as database,
-        receiving(tmp_path) as texts,
-    ):
+    texts = front.put(receiver.SecondChannel(tmp_path / "messages.jsonl"))
+    url = await fresh_database("notifications")
+    async with Database.open(url, name="test", pool_size=4) as database:
         made = Notifications(
             database,
             Inbox(database, Dispatcher(SUBSCRIPTIONS)),
