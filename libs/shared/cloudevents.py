@@ -7,8 +7,8 @@ Source: CloudEvents Kafka Protocol Binding 1.0.2, section 3.2; Distributed Traci
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from libs.shared.events import Event
@@ -18,8 +18,7 @@ Headers = Sequence[tuple[str, bytes]]
 _FIXED = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The attributes of one event as they travel.
 
     Attributes:

@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import DeclarativeBase
 
 from libs.shared.wake import Wake
 
@@ -73,10 +72,9 @@ def is_transient(error: BaseException) -> bool:
 _HAS_WRITTEN = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
 
-class Base(DeclarativeBase):
-    """Tables of a service. Constraint names are fixed so that migrations can name them."""
-
-    metadata = MetaData(
+def new_metadata() -> MetaData:
+    """Metadata for one service's models, with constraint names that migrations can rely on."""
+    return MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -174,9 +172,8 @@ class Database:
         Only a transaction that wrote something rings the bells: a loop that looks for work in
         here and finds none must not wake itself up again.
         """
-        async with self.pool.acquire() as connection:
-            async with connection.transaction():
-                yield connection
-                wrote = await connection.fetchval(_HAS_WRITTEN)
+        async with self.pool.acquire() as connection, connection.transaction():
+            yield connection
+            wrote = await connection.fetchval(_HAS_WRITTEN)
         if wrote:
             self.wake.ring()

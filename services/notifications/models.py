@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
+from services.notifications.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

@@ -13,9 +13,9 @@ from sqlalchemy import Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
 from libs.shared.errors import Conflict
 from libs.shared.events import Event, LeadAssigned, LeadClaimed, LeadReleased, LeadUnclaimed
+from services.routing.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
+from services.scoring.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

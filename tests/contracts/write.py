@@ -1,7 +1,8 @@
 """Writes the contract documents: `make contracts`. What it writes is what the test compares."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -36,18 +37,28 @@ def openapi(service: str) -> dict[str, object]:
     return document
 
 
-def documents() -> Iterator[tuple[Path, str]]:
-    """Each generated document with its place."""
+def documents() -> dict[Path, Callable[[], str]]:
+    """The place of each generated document, and what makes it."""
+    made: dict[Path, Callable[[], str]] = {}
     for event in all_events():
         name = f"{event.event_name}.v{event.event_version}.json"
-        yield GOLDEN / name, pretty(golden(event))
-    yield ROOT / "docs" / "asyncapi.json", pretty(asyncapi())
-    yield ROOT / "docs" / "events.md", event_table(heard())
+        made[GOLDEN / name] = partial(_golden, event)
+    made[ROOT / "docs" / "asyncapi.json"] = lambda: pretty(asyncapi())
+    made[ROOT / "docs" / "events.md"] = lambda: event_table(heard())
     for service in SERVICES:
-        yield ROOT / "docs" / "openapi" / f"{service}.json", pretty(openapi(service))
+        made[ROOT / "docs" / "openapi" / f"{service}.json"] = partial(_openapi, service)
+    return made
+
+
+def _golden(event: type[Event]) -> str:
+    return pretty(golden(event))
+
+
+def _openapi(service: str) -> str:
+    return pretty(openapi(service))
 
 
 if __name__ == "__main__":
-    for path, text in documents():
+    for path, make in documents().items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(make(), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Deals become purchases and segments: once, in order, whatever happens on the way."""
 
 import asyncio
-import dataclasses
 import random
 from datetime import timedelta
 
@@ -52,7 +51,7 @@ async def test_a_move_travels_in_the_thread_of_the_deal_that_caused_it(scoring: 
     record = record_of(deal)
     headers = [*record.headers, ("ce_traceparent", traceparent.encode())]
 
-    await scoring.inbox.apply([dataclasses.replace(record, headers=headers)])
+    await scoring.inbox.apply([record._replace(headers=headers)])
 
     row = await scoring.database.pool.fetchrow("SELECT * FROM outbox")
     assert row is not None

@@ -9,9 +9,9 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
 from libs.shared.errors import Conflict, NotFound
 from libs.shared.events import ClientArchived, ClientCard, ClientChanged, ClientRestored
+from services.contacts.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

@@ -8,7 +8,6 @@ from sqlalchemy import BigInteger
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
 from libs.shared.errors import Conflict, Invalid, NotFound
 from libs.shared.events import (
     DealClosed,
@@ -18,6 +17,7 @@ from libs.shared.events import (
     DealStageChanged,
 )
 from libs.shared.ids import new_id
+from services.contacts.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

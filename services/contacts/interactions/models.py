@@ -11,7 +11,6 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
 from libs.shared.errors import Conflict, Invalid, NotFound
 from libs.shared.events import (
     InteractionCancelled,
@@ -20,6 +19,7 @@ from libs.shared.events import (
     InteractionPlanned,
     InteractionRecorded,
 )
+from services.contacts.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

@@ -8,8 +8,8 @@ from sqlalchemy import BigInteger, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.shared.database import Base
 from libs.shared.errors import NotFound
+from services.contacts.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
 

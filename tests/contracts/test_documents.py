@@ -1,0 +1,91 @@
+"""The generated documents are what their standards say, and useful to who reads them."""
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from libs.shared.contracts import all_events, asyncapi
+from tests.contracts.write import SERVICES, openapi
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+def operations(service: str) -> list[tuple[str, dict[str, Any]]]:
+    paths: dict[str, Any] = openapi(service)["paths"]  # type: ignore[assignment]  # a JSON object
+    return [
+        (f"{method.upper()} {path}", operation)
+        for path, item in paths.items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+def test_every_event_stands_in_asyncapi_with_a_valid_schema() -> None:
+    document = asyncapi()
+
+    assert document["asyncapi"] == "3.0.0"
+    messages = document["components"]["messages"]
+    assert set(messages) == {f"{e.event_name}.v{e.event_version}" for e in all_events()}
+    for message in messages.values():
+        Draft202012Validator.check_schema(message["payload"])
+        assert message["summary"]
+
+
+def test_every_reference_of_asyncapi_leads_somewhere() -> None:
+    document = asyncapi()
+    for reference in _references(document):
+        target: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            target = target[part]
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [found for item in node for found in _references(item)]
+    if not isinstance(node, dict):
+        return []
+    here = [node["$ref"]] if "$ref" in node else []
+    return here + [found for value in node.values() for found in _references(value)]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_operation_is_described_and_lists_its_problems(service: str) -> None:
+    for name, operation in operations(service):
+        assert operation.get("summary"), name
+        problems = [code for code in operation["responses"] if code >= "400"]
+        if operation.get("security"):
+            assert {"401", "403"} <= set(problems), name
+        for code in problems:
+            content = operation["responses"][code].get("content", {})
+            assert "application/problem+json" in content, f"{name} {code}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_body_has_an_example_that_its_own_schema_accepts(service: str) -> None:
+    document = openapi(service)
+    for name, operation in operations(service):
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        if content is None:
+            continue
+        examples = list(_examples(content, document))
+        assert examples, f"{name} has no example"
+        schema = {**content["schema"], "components": document["components"]}
+        for example in examples:
+            Draft202012Validator(schema).validate(example)
+            json.dumps(example)
+
+
+def _examples(content: dict[str, Any], document: dict[str, Any]) -> list[Any]:
+    if "example" in content:
+        return [content["example"]]
+    if "examples" in content:
+        return [example["value"] for example in content["examples"].values()]
+    schema = content["schema"]
+    if "$ref" in schema:
+        target: Any = document
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        schema = target
+    return list(schema.get("examples", []))
