@@ -387,3 +387,25 @@ async def test_a_domain_in_other_letters_is_written_to(notifications: Notificati
     await notifications.sends(BEFORE)
 
     assert [to for _, to in notifications.post.envelopes] == [["anna@xn--e1afmkfd.xn--p1ai"]]
+
+
+async def test_a_stop_waits_for_what_is_in_hand(notifications: Notifications) -> None:
+    anna = new_id()
+    await notifications.hears(client(anna), *(planned(anna, new_id()) for _ in range(40)))
+    await notifications.queues(SOON)
+    await notifications.set_clock(SOON)
+
+    running = asyncio.create_task(notifications.loop("second_channel").run())
+    async with asyncio.timeout(20):
+        while not notifications.receiver.texts:
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+
+    states = [
+        row["state"]
+        for row in await notifications.deliveries()
+        if row["channel"] == "second_channel"
+    ]
+    assert set(states) <= {"sent", "queued"}
+    assert states.count("sent") == len(notifications.receiver.texts) > 0
