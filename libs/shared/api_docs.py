@@ -27,6 +27,7 @@ from libs.shared.auth import (
     TokenMissing,
 )
 from libs.shared.errors import DomainError, PreconditionFailed, PreconditionRequired
+from libs.shared.examples import add_examples
 from libs.shared.routes import (
     UNSAFE,
     IfMatchMalformed,
@@ -97,8 +98,20 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         schemas["Problem"] = _PROBLEM
+        _hoist_definitions(made, schemas)
+        add_examples(made)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _hoist_definitions(document: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Move the `$defs` of bodies that routes describe themselves to where references point."""
+    for item in document["paths"].values():
+        for operation in item.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            for body in content.values():
+                for name, definition in body.get("schema", {}).pop("$defs", {}).items():
+                    schemas.setdefault(name, definition)
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
