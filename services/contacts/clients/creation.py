@@ -38,10 +38,7 @@ def _places(first: int, count: int) -> str:
 
 _DUPLICATES = f"""
     same AS MATERIALIZED (
-        SELECT coalesce('["' || string_agg(id::text, '","' ORDER BY id) || '"]', '[]') AS ids
-        FROM (SELECT id FROM clients WHERE phones && ${_PHONES}::text[]
-              UNION SELECT id FROM clients WHERE email_search = ${_EMAIL} LIMIT {MAX_DUPLICATES})
-             AS found
+        SELECT cards_sharing(${_PHONES}::text[], ${_EMAIL}, {MAX_DUPLICATES}) AS ids
     )"""
 _INSERT = f"""
     card AS (INSERT INTO clients ({", ".join(COLUMNS)}) SELECT {_places(1, _SAID)} FROM {{after}}),

@@ -50,6 +50,18 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION cards_sharing(numbers text[], mail text, most integer) RETURNS text
+LANGUAGE plpgsql STABLE SET enable_seqscan = off AS
+-- A plan that is made while the table is small would go on reading all of it when it is not.
+$$ BEGIN
+    RETURN coalesce('["' || (
+        SELECT string_agg(id::text, '","' ORDER BY id) FROM (
+            SELECT id FROM clients WHERE phones && numbers
+            UNION SELECT id FROM clients WHERE email_search = mail LIMIT most
+        ) AS found) || '"]', '[]');
+END $$;
+COMMENT ON FUNCTION cards_sharing IS 'Ids of cards with such a phone or e-mail, a JSON array.';
+
 CREATE TABLE client_segments (
     client_id uuid PRIMARY KEY,
     segment text,
