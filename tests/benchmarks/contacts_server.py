@@ -60,7 +60,7 @@ async def uvicorn(app: str, environment: Mapping[str, str]) -> AsyncIterator[int
     """Port of an app served by one uvicorn worker."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting is quick, and nothing else runs yet
         [*command, "--no-access-log", "--log-level", "warning"],
         env={**os.environ, **environment},
     )

@@ -1,5 +1,6 @@
-"""POST /v1/clients beside the bare one-statement endpoint: `python -m tests.benchmarks.create_client`.
+"""POST /v1/clients beside the bare one-statement endpoint.
 
+Run it by `python -m tests.benchmarks.create_client`.
 Each request has a signed token and an Idempotency-Key; floor and ours are measured in turn.
 """
 

@@ -1,8 +1,13 @@
 """Cards: created once, found in any spelling, changed only by whoever has seen them."""
 
 import asyncio
+from datetime import UTC, datetime
 
+from libs.shared.events import SegmentChanged
+from libs.shared.ids import new_id
 from tests.contacts.conftest import Contacts
+
+NOON = datetime(2025, 3, 2, 12, tzinfo=UTC)
 
 
 async def test_a_card_is_created_told_and_read_again(contacts: Contacts) -> None:
@@ -95,3 +100,193 @@ async def test_a_card_is_changed_by_who_has_seen_it(contacts: Contacts) -> None:
     assert (blind.status_code, blind.json()["code"]) == (428, "if-match-required")
     (event,) = await contacts.said("client.changed")
     assert (event["changed"], event["card"]["phones"]) == (["phones"], ["+79215551234"])
+
+
+async def test_clients_are_found_by_what_is_known_of_them(contacts: Contacts) -> None:
+    owner = str(new_id())
+    anna = await contacts.add_client(
+        "Анна Королёва", phones=["8 912 345-67-89"], email="Anna@Example.com", owner_id=owner
+    )
+    firm = await contacts.made(
+        "/v1/clients",
+        {
+            "kind": "legal_entity",
+            "full_name": "Общество «100% Ромашка_»",
+            "short_name": "Ромашка",
+            "tags": ["вебинар"],
+            "status": "active",
+            "source": "1c",
+            "external_id": "77",
+        },
+    )
+
+    async def found(**query: str) -> list[str]:
+        answer = await contacts.http.get("/v1/clients", params=query)
+        assert answer.status_code == 200, answer.text
+        return [item["id"] for item in answer.json()["items"]]
+
+    assert firm["name"] == "Ромашка"
+    for query in (
+        {"phone": "+7 (912) 345 67 89"},
+        {"phone": "9123456789.0"},
+        {"email": "ANNA@example.COM"},
+        {"name": "КОРОЛЕВ"},
+        {"owner_id": owner},
+        {"status": "lead"},
+    ):
+        assert await found(**query) == [anna["id"]], query
+    for query in (
+        {"name": "100% ром"},
+        {"name": "ка_"},
+        {"tag": "вебинар"},
+        {"external_id": "77"},
+        {"status": "active", "name": "ромашка"},
+    ):
+        assert await found(**query) == [firm["id"]], query
+    assert await found(name="%") == [firm["id"]]
+    assert await found() == [firm["id"], anna["id"]]
+    assert await found(archived="true") == []
+    bad = await contacts.http.get("/v1/clients?phone=много")
+    assert (bad.status_code, bad.json()["code"]) == (422, "phone-unreadable")
+
+
+async def test_a_list_goes_on_page_by_page_under_the_same_filters(contacts: Contacts) -> None:
+    made = [(await contacts.add_client(f"Анна {n}"))["id"] for n in range(5)]
+    first = (await contacts.http.get("/v1/clients?limit=3&name=анна")).json()
+    await contacts.add_client("Анна новая")
+    rest = await contacts.http.get(f"/v1/clients?name=анна&cursor={first['next_cursor']}")
+    other = await contacts.http.get(f"/v1/clients?name=борис&cursor={first['next_cursor']}")
+
+    listed = [item["id"] for item in first["items"] + rest.json()["items"]]
+    assert listed == made[::-1]
+    assert (other.status_code, other.json()["code"]) == (400, "cursor-invalid")
+
+
+async def test_an_archived_card_is_read_and_restored_but_not_changed(contacts: Contacts) -> None:
+    card = await contacts.add_client(phones=["89123456789"])
+    path = f"/v1/clients/{card['id']}"
+    loose = {"If-Match": "*"}
+    await contacts.made(f"{path}/archive", {"reason": "дубль"}, **{"If-Match": '"1"'})
+    refused = [
+        await contacts.http.patch(path, json={"note": "x"}, headers=loose),
+        await contacts.http.put(f"{path}/owner", json={"owner_id": None}, headers=loose),
+        await contacts.post(f"{path}/archive", {"reason": "x"}, **loose),
+        await contacts.post(f"{path}/interactions", {"kind": "note"}),
+        await contacts.post(f"{path}/deals", {}),
+    ]
+    many = await contacts.made(
+        "/v1/clients/archive", {"ids": [card["id"], str(new_id())], "reason": "чистка"}
+    )
+    shown = (await contacts.http.get(path)).json()
+    restored = await contacts.http.post(f"{path}/restore", headers=loose)
+    again = await contacts.http.post(f"{path}/restore", headers=loose)
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {
+        (409, "client-archived")
+    }
+    assert many["archived"] == 0
+    assert sorted(many["refused"].values()) == ["client-archived", "client-not-found"]
+    assert shown["archive_reason"] == "дубль"
+    assert (restored.status_code, restored.json()["version"]) == (200, 3)
+    assert (again.status_code, again.json()["code"]) == (409, "client-not-archived")
+
+
+async def test_of_two_changes_at_once_one_is_stale(contacts: Contacts) -> None:
+    card = await contacts.add_client()
+    path = f"/v1/clients/{card['id']}"
+    seen = {"If-Match": '"1"'}
+    answers = await asyncio.gather(
+        *(contacts.http.patch(path, json={"note": str(n)}, headers=seen) for n in range(4))
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+    assert len(await contacts.said("client.changed")) == 1
+
+
+async def test_a_manager_has_their_own_clients_and_those_nobody_has(contacts: Contacts) -> None:
+    me, other = new_id(), new_id()
+    mine = contacts.manager(me)
+    own = await contacts.made("/v1/clients", {"name": "Мой"}, **mine)
+    free = await contacts.add_client("Ничей")
+    foreign = await contacts.add_client("Чужой", owner_id=str(other), phones=["89123456789"])
+    path = f"/v1/clients/{foreign['id']}"
+    loose = {**mine, "If-Match": "*"}
+
+    assert own["owner_id"] == str(me)
+    listed = (await contacts.http.get("/v1/clients", headers=mine)).json()["items"]
+    assert {item["id"] for item in listed} == {own["id"], free["id"]}
+    refused = [
+        await contacts.http.get(path, headers=mine),
+        await contacts.http.patch(path, json={"note": "x"}, headers=loose),
+        await contacts.http.put(f"{path}/owner", json={"owner_id": str(me)}, headers=loose),
+        await contacts.post(f"{path}/archive", {"reason": "x"}, **loose),
+        await contacts.post(f"{path}/interactions", {"kind": "note"}, **mine),
+        await contacts.post(f"{path}/deals", {}, **mine),
+        await contacts.http.get(f"{path}/interactions", headers=mine),
+        await contacts.http.get("/v1/screen-pop?phone=89123456789", headers=mine),
+        await contacts.post("/v1/clients", {"name": "x", "owner_id": str(other)}, **mine),
+    ]
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {
+        (403, "client-not-yours")
+    }
+    taken = await contacts.http.put(
+        f"/v1/clients/{free['id']}/owner", json={"owner_id": str(me)}, headers=loose
+    )
+    assert taken.json()["owner_id"] == str(me)
+    (entry,) = (await contacts.http.get("/v1/audit?action=client.owner_changed")).json()["items"]
+    assert (entry["subject_id"], entry["details"]["to"]) == (free["id"], str(me))
+
+
+async def test_the_telephone_rings_and_one_call_shows_all(contacts: Contacts) -> None:
+    anna = await contacts.add_client(phones=["8 912 345-67-89"])
+    path = f"/v1/clients/{anna['id']}"
+    promise = {"text": "счёт", "due_on": "2025-04-15"}
+    await contacts.made(f"{path}/interactions", {"kind": "call", "promises": [promise]})
+    deal = await contacts.made(f"{path}/deals", {"title": "Партия"})
+
+    shown = (await contacts.http.get("/v1/screen-pop", params={"phone": "+79123456789"})).json()
+    unknown = await contacts.http.get("/v1/screen-pop?phone=89990000000")
+
+    assert shown["client"]["id"] == anna["id"]
+    assert [talk["kind"] for talk in shown["interactions"]] == ["call"]
+    assert [open_deal["id"] for open_deal in shown["open_deals"]] == [deal["id"]]
+    assert [owed["text"] for owed in shown["open_promises"]] == ["счёт"]
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "caller-unknown")
+
+
+async def test_the_card_shows_the_last_segment_whatever_the_order(contacts: Contacts) -> None:
+    anna = await contacts.add_client()
+
+    def moved(seq: int, segment: str | None) -> SegmentChanged:
+        return SegmentChanged(
+            client_id=anna["id"],
+            seq=seq,
+            new_segment=segment,
+            rule_version=1,
+            as_of=NOON.date(),
+            reason="purchase",
+            occurred_at=NOON,
+        )
+
+    await contacts.hears(moved(2, "loyal"), moved(1, "new"))
+    await contacts.hears(moved(1, "new"))
+    card = (await contacts.http.get(f"/v1/clients/{anna['id']}")).json()
+    found = (await contacts.http.get("/v1/clients?segment=loyal")).json()["items"]
+    assert (card["segment"], card["version"]) == ({"name": "loyal", "seq": 2}, 1)
+    assert [item["id"] for item in found] == [anna["id"]]
+
+    await contacts.hears(moved(3, None))
+    card = (await contacts.http.get(f"/v1/clients/{anna['id']}")).json()
+    assert card["segment"] == {"name": None, "seq": 3}
+
+
+async def test_an_external_id_is_taken_once(contacts: Contacts) -> None:
+    body = {"name": "Анна", "source": "1c", "external_id": "7"}
+    first = await contacts.made("/v1/clients", body)
+    again = await contacts.post("/v1/clients", body)
+    sourceless = await contacts.post("/v1/clients", {"name": "Анна", "external_id": "7"})
+
+    assert (again.status_code, again.json()["code"]) == (409, "client-exists")
+    assert again.json()["client_id"] == first["id"]
+    assert (sourceless.status_code, sourceless.json()["code"]) == (422, "source-missing")
+    assert len(await contacts.said()) == 1

@@ -152,9 +152,7 @@ async def test_what_cannot_be_read_is_kept_in_the_note(contacts: Contacts) -> No
     assert second["note"].startswith("phone: 0000000000\nemail: not an address\nname: ББ")
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[1]", b'{"a": "b"}', b"7", b'{"name": "x"}', b"<xml/>"]
-)
+@pytest.mark.parametrize("body", [b"", b"[1]", b'{"a": "b"}', b"7", b'{"name": "x"}', b"<xml/>"])
 async def test_what_is_no_form_is_shown_and_can_be_tried_again(
     contacts: Contacts, body: bytes
 ) -> None:
