@@ -277,5 +277,18 @@ async def _remember(connection: Connection, claim: idempotency.Claim, response: 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its body by itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    schema = model.model_json_schema()
+    whole = _whole(schema, schema.pop("$defs", {}))
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole}}}}
+
+
+def _whole(schema: Any, parts: Mapping[str, Any]) -> Any:
+    """A schema with its references replaced by what they refer to; none of ours is circular."""
+    if isinstance(schema, list):
+        return [_whole(one, parts) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if (name := schema.get("$ref", "").removeprefix("#/$defs/")) in parts:
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return _whole(parts[name], parts) | rest
+    return {key: _whole(value, parts) for key, value in schema.items()}
