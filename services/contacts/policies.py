@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from libs.shared.field_types import Code, Text200
 from libs.shared.policies import Policy
-from libs.shared.request_bodies import Code, Text200
 
 
 class PhonePolicy(Policy, name="phones"):

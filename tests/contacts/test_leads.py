@@ -266,3 +266,25 @@ async def test_a_lead_that_nobody_knows_is_passed_over(contacts: Contacts) -> No
 
     assert await contacts.count("dead_letters") == 0
     assert await contacts.said() == []
+
+
+async def test_a_manager_sees_their_own_leads_and_those_that_wait(contacts: Contacts) -> None:
+    me = new_id()
+    mine, others = [
+        await contacts.made("/v1/leads", {"email": f"{name}@example.com"}) for name in ("a", "b")
+    ]
+    await contacts.hears(told(LeadAssigned, mine, 1, me), told(LeadAssigned, others, 1))
+
+    async def listed(query: str, **headers: str) -> list[str]:
+        answer = await contacts.http.get(f"/v1/leads{query}", headers=headers)
+        return [lead["id"] for lead in answer.json()["items"]]
+
+    assert await listed("", **contacts.manager(me)) == [mine["id"]]
+    assert await listed("", **contacts.bearer("manager")) == []
+    assert await listed("?state=waiting", **contacts.manager(me)) == []
+    path = f"/v1/leads/{others['id']}"
+    foreign = await contacts.http.get(path, headers=contacts.manager(me))
+    assert (foreign.status_code, foreign.json()["code"]) == (403, "client-not-yours")
+
+    await contacts.hears(told(LeadEscalated, others, 1))
+    assert await listed("?state=waiting", **contacts.manager(me)) == [others["id"]]

@@ -30,6 +30,7 @@ from libs.shared.http import (
     problems,
     router,
 )
+from libs.shared.ids import new_id
 from services.contacts.access import ClientNotYours, Reader, Supervisor, Writer, sees_all
 from services.contacts.batches import answer_once, body_of, parse, read_json
 from services.contacts.clients import emails, phones
@@ -198,7 +199,7 @@ async def list_leads(
     limit: Limit = 50,
 ) -> Page[LeadView]:
     if not sees_all(caller) and state != "waiting":
-        manager_id = caller.manager_id
+        manager_id = caller.manager_id or new_id()  # without an id there is no lead of one's own
     filters = {
         "state": state,
         "manager_id": manager_id,
