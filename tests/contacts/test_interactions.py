@@ -161,7 +161,7 @@ async def test_messages_stand_in_the_timeline_and_failed_ones_stay_failed(
     [
         ("plan", {"kind": "meeting", "starts_at": "2020-01-01T00:00:00Z"}, "starts-in-past"),
         ("plan", {"kind": "letter", "starts_at": "2999-01-01T00:00:00Z"}, "literal-error"),
-        ("plan", {"kind": "call", "starts_at": "завтра"}, "datetime-from-date-parsing"),
+        ("plan", {"kind": "call", "starts_at": "завтра"}, None),
         ("plan", {"kind": "call", "starts_at": "2999-02-30T00:00:00Z"}, None),
         ("", {"kind": "call", "happened_at": "2999-01-01T00:00:00Z"}, "happened-in-future"),
         ("", {"kind": "call", "promises": [{"text": "x"}]}, "missing"),
