@@ -12,10 +12,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Self
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import holidays
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from libs.shared.field_types import CalendarDay, WallTime, Zone
 
 MAX_CLOSED_DAYS = 400
 DAY = timedelta(days=1)
@@ -26,12 +28,6 @@ class NeverOpen(ValueError):
     """Nothing opens within 400 days: the calendar has no hours, or holidays on all of them."""
 
 
-def _known_zone(zone: str) -> str:
-    if zone not in available_timezones():
-        raise ValueError("unknown time zone; use an IANA name such as Asia/Yekaterinburg")
-    return zone
-
-
 class Hours(BaseModel):
     """From when to when, in wall-clock time. `closes_at` not later than `opens_at` is tomorrow.
 
@@ -40,8 +36,8 @@ class Hours(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    opens_at: time
-    closes_at: time
+    opens_at: WallTime
+    closes_at: WallTime
 
     @model_validator(mode="after")
     def _plain_times(self) -> Self:
@@ -92,9 +88,9 @@ class Calendar(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    zone: Annotated[str, AfterValidator(_known_zone)] = "Europe/Moscow"
+    zone: Zone = "Europe/Moscow"
     week: dict[str, Day] = Field(default_factory=_nine_to_six)
-    special_days: Annotated[dict[date, Day | None], Field(max_length=2000)] = {}
+    special_days: Annotated[dict[CalendarDay, Day | None], Field(max_length=2000)] = {}
     holiday_country: Annotated[str | None, Field(pattern="^[A-Z]{2}$")] = None
 
     @field_validator("week")

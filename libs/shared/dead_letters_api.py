@@ -16,9 +16,10 @@ from libs.shared import audit
 from libs.shared.auth import Principal, Role, require
 from libs.shared.dead_letters import State
 from libs.shared.errors import Conflict, NotFound
+from libs.shared.field_types import Text2000
 from libs.shared.pagination import Cursor, CursorText, Limit, Page, page_of
 from libs.shared.problems import problems
-from libs.shared.request_bodies import Request, Text2000
+from libs.shared.request_bodies import Request
 from libs.shared.routes import Now, Session, router
 
 Operator = Annotated[Principal, Depends(require(Role.ADMIN, Role.SUPERVISOR))]

@@ -19,24 +19,26 @@ from libs.shared.auth import Principal, Role, Tokens, require
 from libs.shared.clock import Clock
 from libs.shared.database import Database
 from libs.shared.door import Door
-from libs.shared.health import ReadyCheck, health_router, measure_loop_lag
-from libs.shared.idempotency import IdempotencyKeyRequired, OwnIdempotency
-from libs.shared.pagination import Cursor, CursorInvalid, CursorText, Limit, Page, page_of
-from libs.shared.policies import Policy, policies_router
-from libs.shared.problems import answer_with_problems, problems
-from libs.shared.request_bodies import (
+from libs.shared.field_types import (
     AmountMinor,
+    CalendarDay,
     Code,
     Currency,
+    Flag,
     Instant,
     Int32,
     Int64,
-    Request,
     Text50,
     Text200,
     Text2000,
     Text20000,
 )
+from libs.shared.health import ReadyCheck, health_router, measure_loop_lag
+from libs.shared.idempotency import IdempotencyKeyRequired, OwnIdempotency
+from libs.shared.pagination import Cursor, CursorInvalid, CursorText, Limit, Page, page_of
+from libs.shared.policies import Policy, policies_router
+from libs.shared.problems import answer_with_problems, problems
+from libs.shared.request_bodies import Request
 from libs.shared.routes import (
     ANY_VERSION,
     Db,
@@ -53,12 +55,14 @@ from libs.shared.settings import ServiceSettings
 __all__ = [
     "ANY_VERSION",
     "AmountMinor",
+    "CalendarDay",
     "Code",
     "Currency",
     "Cursor",
     "CursorInvalid",
     "CursorText",
     "Db",
+    "Flag",
     "IdempotencyKeyRequired",
     "IfMatch",
     "Instant",

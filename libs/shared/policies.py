@@ -21,8 +21,9 @@ from libs.shared import audit
 from libs.shared.auth import Principal, Role, require
 from libs.shared.database import Connection, dumps
 from libs.shared.errors import NotFound, PreconditionFailed
+from libs.shared.field_types import Text2000
 from libs.shared.problems import RequestInvalid, pointer, problems
-from libs.shared.request_bodies import Request, Text2000
+from libs.shared.request_bodies import Request
 from libs.shared.routes import IfMatch, Now, Session, router, set_etag
 
 CACHE_SECONDS = 1.0

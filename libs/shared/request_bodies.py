@@ -7,16 +7,15 @@ rule further in has to think of it.
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 from fastapi import Request as HttpRequest
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict
 
+from libs.shared.field_types import MAX_INT
 from libs.shared.problems import BodyRefused, ContentTypeUnsupported, RequestInvalid, pointer
 
-MAX_INT = 2**63 - 1
 MAX_DEPTH = 64
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
@@ -25,25 +24,6 @@ class Request(BaseModel):
     """A request's body: unknown fields are refused, spaces around texts are dropped."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True)
-
-
-def _in_range(value: datetime) -> datetime:
-    moment = value.astimezone(UTC) if 1800 < value.year < 3000 else None
-    if moment is None:
-        raise ValueError("the year is not plausible")
-    return moment
-
-
-Text50 = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
-Text200 = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Text2000 = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-Text20000 = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20000)]
-Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-Int32 = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31 - 1)]
-Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=MAX_INT)]
-AmountMinor = Annotated[int, Field(strict=True, ge=0, le=10**15)]  # minor units, see `currency`
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]  # ISO 4217
-Instant = Annotated[AwareDatetime, AfterValidator(_in_range)]  # any offset in, aware UTC out
 
 
 class JsonRequest(HttpRequest):

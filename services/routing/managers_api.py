@@ -18,6 +18,7 @@ from libs.shared.http import (
     ANY_VERSION,
     Cursor,
     CursorText,
+    Flag,
     IfMatch,
     Instant,
     Limit,
@@ -70,7 +71,7 @@ class ChangeManager(Request):
     """What changes; members that are left out stay."""
 
     name: Text200 | None = None
-    is_active: bool | None = None
+    is_active: Flag | None = None
     calendar: Calendar | None = None
 
 

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, FormatChecker
 from pydantic import ValidationError
 
 from libs.shared.calendars import Calendar, Hours, NeverOpen
@@ -301,3 +302,12 @@ def test_the_next_opening_is_open_and_nothing_before_it_is(
     assert opening >= moment
     assert calendar.is_open(opening)
     assert calendar.working_time_between(moment, opening) == timedelta(0)
+
+
+def test_a_calendar_in_json_is_what_its_schema_says() -> None:
+    schema = Calendar.model_json_schema(mode="serialization")
+
+    Draft202012Validator(schema, format_checker=FormatChecker()).validate(
+        Calendar().model_dump(mode="json")
+    )
+    assert "format" not in schema["$defs"]["Hours"]["properties"]["opens_at"]
