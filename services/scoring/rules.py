@@ -10,17 +10,25 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from libs.shared.errors import DomainError
+from libs.shared.field_types import Currency, Zone
 from services.scoring.rfm import Cuts, Ranges, Scores, segment_map
 
-Rating = Annotated[int, Field(ge=1, le=5)]
-FourBounds = tuple[float, float, float, float]
+Rating = Annotated[int, Field(strict=True, ge=1, le=5)]
+# Up to more than can ever be rated: days of a life, the largest amount.
+Bound = Annotated[float, Field(strict=True, ge=0, le=10**15, allow_inf_nan=False)]
+DayBound = Annotated[float, Field(strict=True, ge=0, le=36_600, allow_inf_nan=False)]
+FourBounds = tuple[Bound, Bound, Bound, Bound]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Label = Annotated[str, Field(min_length=1, max_length=100)]  # shown to users, in Russian
+Priority = Annotated[int, Field(strict=True, ge=1, le=1000)]  # 1 is called first
+Days = Annotated[int, Field(strict=True, ge=1, le=3660)]
+# The largest amount times the highest rate still is a 64-bit number.
+Rate = Annotated[Decimal, Field(ge=Decimal("1e-9"), le=9000, allow_inf_nan=False)]
 
 
 class CurrencyWithoutRate(DomainError):
@@ -37,12 +45,12 @@ class SegmentRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Code
-    label: Annotated[str, Field(min_length=1, max_length=100)]  # shown to users, in Russian
+    label: Label
     recency: tuple[Rating, Rating]
     frequency: tuple[Rating, Rating]
     monetary: tuple[Rating, Rating]
-    priority: PositiveInt = 5  # 1 is called first
-    touch_every_days: PositiveInt = 30  # at the latest so long after the last touch
+    priority: Priority = 5
+    touch_every_days: Days = 30  # at the latest so long after the last touch
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -58,9 +66,9 @@ class OtherSegment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Code = "others"
-    label: str = "Остальные"
-    priority: PositiveInt = 8
-    touch_every_days: PositiveInt = 60
+    label: Label = "Остальные"
+    priority: Priority = 8
+    touch_every_days: Days = 60
 
 
 class FixedCuts(BaseModel):
@@ -68,7 +76,7 @@ class FixedCuts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recency_days: FourBounds = (31, 61, 91, 181)
+    recency_days: tuple[DayBound, DayBound, DayBound, DayBound] = (31, 61, 91, 181)
     frequency: FourBounds = (2, 3, 5, 10)
     monetary_minor: FourBounds = (500_000, 2_000_000, 5_000_000, 15_000_000)
 
@@ -86,25 +94,23 @@ class RuleSet(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: Annotated[str, Field(min_length=1, max_length=200)] = "RFM"
-    zone: str = "Europe/Moscow"  # whose midnight ends a day
-    period_days: Annotated[int, Field(ge=1, le=3660)] = 365
-    reporting_currency: CurrencyCode = "RUB"
+    zone: Zone = "Europe/Moscow"  # whose midnight ends a day
+    period_days: Days = 365
+    reporting_currency: Currency = "RUB"
     # Minor units of the reporting currency for one minor unit of the other.
-    exchange_rates: dict[CurrencyCode, Annotated[Decimal, Field(gt=0)]] = {}
+    exchange_rates: Annotated[dict[Currency, Rate], Field(max_length=300)] = {}
     method: Literal["fixed", "quintile"] = "fixed"
     fixed_cuts: FixedCuts = FixedCuts()
-    money_step_minor: PositiveInt = 100  # quintiles of money end one such step above the quantile
+    # Quintiles of money end one such step above the quantile.
+    money_step_minor: Annotated[int, Field(strict=True, ge=1, le=10**12)] = 100
     segments: Annotated[tuple[SegmentRule, ...], Field(min_length=1, max_length=50)]
     otherwise: OtherSegment = OtherSegment()
 
-    @field_validator("zone")
-    @classmethod
-    def _zone_exists(cls, zone: str) -> str:
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError("unknown time zone") from error
-        return zone
+    @model_validator(mode="after")
+    def _the_reporting_currency_is_one(self) -> Self:
+        if self.exchange_rates.get(self.reporting_currency, 1) != 1:
+            raise ValueError("the reporting currency is worth 1 of itself")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -157,10 +157,21 @@ async def test_a_rule_set_is_drafted_activated_and_kept(api: App, scoring: Scori
         {"segments": [rules()["segments"][0] | {"recency": [0, 9]}]},
         {"exchange_rates": {"USD": "-1"}},
         {"exchange_rates": {"dollar": "90"}},
+        {"exchange_rates": {"USD": "1e300"}},
+        {"exchange_rates": {"RUB": "2"}},
+        {"fixed_cuts": {"recency_days": [1, 2, 3, "Infinity"]}},
+        {"fixed_cuts": {"recency_days": [1, 2, 3, 1e300]}},
+        {"fixed_cuts": {"monetary_minor": [0, 0, 0, False]}},
+        {"segments": [rules()["segments"][0] | {"touch_every_days": 10**12}]},
+        {"segments": [rules()["segments"][0] | {"priority": 10**12}]},
+        {"otherwise": {"label": "x" * 500_000}},
+        {"money_step_minor": 10**18},
+        {"period_days": "365"},
+        {"zone": "localtime"},
         {"method": "guess"},
         {"unknown": 1},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:60],
 )
 async def test_rules_that_make_no_sense_are_refused(api: App, change: dict[str, Any]) -> None:
     answer = await api.call("POST", "/v1/rule-sets", rules(**change), role="analyst")
