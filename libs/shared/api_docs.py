@@ -28,6 +28,7 @@ from libs.shared.auth import (
 )
 from libs.shared.errors import DomainError, PreconditionFailed, PreconditionRequired
 from libs.shared.examples import add_examples
+from libs.shared.pagination import CursorInvalid
 from libs.shared.routes import (
     UNSAFE,
     IfMatchMalformed,
@@ -146,6 +147,8 @@ def _common_problems(
         yield from (problems.JsonMalformed, problems.ContentTypeUnsupported, problems.BodyTooLarge)
     if "requestBody" in operation or operation.get("parameters"):
         yield problems.RequestInvalid
+    if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ())):
+        yield CursorInvalid
     if depends_on(route, expected_version):
         yield from (IfMatchMalformed, PreconditionRequired, PreconditionFailed)
     if _takes_key(route, method):

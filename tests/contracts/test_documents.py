@@ -95,3 +95,11 @@ def _examples(content: dict[str, Any]) -> list[Any]:
     if "examples" in content:
         return [example["value"] for example in content["examples"].values()]
     return [content["example"]] if "example" in content else []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_list_with_a_cursor_says_that_the_cursor_may_be_refused(service: str) -> None:
+    for name, operation in operations(service):
+        if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])):
+            shown = operation["responses"]["400"]["content"]["application/problem+json"]
+            assert "cursor-invalid" in shown["examples"], name
