@@ -218,6 +218,7 @@ def configure(service: str, level: str = "INFO") -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+        logging.getLogger(name).setLevel(logging.NOTSET)  # ours decides, not an earlier server's
     # Its lines hold query strings, where a phone may stand; the door writes its own access lines.
     logging.getLogger("uvicorn.access").handlers.clear()
     logging.getLogger("uvicorn.access").disabled = True

@@ -96,6 +96,7 @@ async def test_an_event_travels_with_its_state_and_its_thread(
             await outbox.add(session, event)
     async with relaying(plumbing, kafka_address, topics):
         (record,) = await everything_in(kafka_address, topics + "leads", 1)
+        await outbox_is_empty(plumbing)
 
     envelope = decode_headers(record.headers)
     assert (envelope.id, envelope.type) == (event.event_id, "baza.lead.claimed.v1")
@@ -103,7 +104,6 @@ async def test_an_event_travels_with_its_state_and_its_thread(
     assert (envelope.time, envelope.key) == (NOON, str(event.lead_id))
     assert record.value is not None
     assert LeadClaimed.model_validate_json(record.value) == event
-    await outbox_is_empty(plumbing)
 
 
 async def test_what_was_rolled_back_is_never_sent(
