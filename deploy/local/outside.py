@@ -9,6 +9,7 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import uvicorn
 from fastapi import FastAPI
@@ -58,6 +59,10 @@ def create_app(data: Path, ports: Ports, mailbox: Mailbox) -> FastAPI:
         if found is None:
             return _html(outside_pages.missing_page(), status=404)
         return _html(outside_pages.single_mail_page(found))
+
+    @app.get("/reschedule/{interaction_id}", response_class=HTMLResponse)
+    def reschedule(interaction_id: UUID) -> HTMLResponse:
+        return _html(outside_pages.reschedule_page(str(interaction_id)))
 
     @app.get("/asyncapi.json")
     def asyncapi() -> Response:

@@ -112,6 +112,15 @@ def single_mail_page(mail: Mail) -> str:
     return _page(mail.subject or "(без темы)", _table((), rows) + f"<pre>{escape(mail.text)}</pre>")
 
 
+def reschedule_page(interaction_id: str) -> str:
+    """Where the link in a reminder leads: the site's own page would stand here."""
+    return _page(
+        "Перенос встречи",
+        f"<p>Здесь клиент выбирает другое время встречи <code>{escape(interaction_id)}</code>; сайт "
+        "компании переносит её через POST /v1/interactions/…/move.</p>",
+    )
+
+
 def missing_page() -> str:
     return _page("Такого письма нет", f"<p>{_link('/mail')}</p>")
 

@@ -148,6 +148,7 @@ class Plan:
             ours["BAZA_SMTP_URL"] = f"smtp://{HOST}:{self.ports.smtp}"
             ours["BAZA_MAIL_FROM"] = "baza@example.test"
             ours["BAZA_SECOND_CHANNEL_URL"] = f"{self.outside_url}/second-channel/messages"
+            ours["BAZA_RESCHEDULE_URL"] = f"{self.outside_url}/reschedule/{{interaction_id}}"
         return _inherited() | ours
 
 

@@ -16,6 +16,7 @@ from joserfc import jwt
 from joserfc.errors import ExpiredTokenError
 from joserfc.jwk import KeySet
 
+from deploy.local import outside_pages
 from deploy.local.doors import issue_token
 from deploy.local.ports import Ports
 from deploy.local.processes import await_condition, free_ports
@@ -212,3 +213,10 @@ async def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
             assert jwt.decode(token, await keys(http), algorithms=["ES256"]).claims["sub"] == "anna"
     finally:
         outside.process.stop(10)
+
+
+def test_the_link_of_a_reminder_leads_to_a_page_that_escapes_it() -> None:
+    page = outside_pages.reschedule_page("0192f0c4-6f8a-7c3e-9d2b-5a1e4c7d8f90")
+
+    assert "0192f0c4-6f8a-7c3e-9d2b-5a1e4c7d8f90" in page
+    assert "<script" not in outside_pages.reschedule_page("<script>")

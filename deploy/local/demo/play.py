@@ -42,7 +42,8 @@ class Stopwatch:
 
 def main(ports: Ports | None = None) -> int:
     """Play the demo; 0 if every fact held, 1 if not. On a terminal it stays until Ctrl-C."""
-    console = Console()
+    # A file or a pipe has no width; tables need one.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     return asyncio.run(_demo(console, ports or Ports()))
 
 
