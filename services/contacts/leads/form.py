@@ -133,4 +133,7 @@ def _flat(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    try:
+        return value if isinstance(value, str) else orjson.dumps(value).decode()
+    except TypeError:  # orjson reads 1024 levels and writes 254
+        raise NotAForm("it is nested too deeply") from None
