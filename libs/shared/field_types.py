@@ -67,7 +67,9 @@ Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=MAX_INT)]
 AmountMinor = Annotated[int, Field(strict=True, ge=0, le=10**15)]  # minor units, see `currency`
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]  # ISO 4217
 Instant = Annotated[AwareDatetime, WrapValidator(_instant)]  # any offset in, aware UTC out
-CalendarDay = Annotated[date, BeforeValidator(_day)]  # a day without a time, as 2026-07-01
+CalendarDay = Annotated[  # a day without a time, as 2026-07-01
+    date, Field(ge=date(1880, 1, 1), le=date(2200, 1, 1)), BeforeValidator(_day)
+]
 Zone = Annotated[str, AfterValidator(_known_zone)]  # IANA name
 # JSON Schema's own `time` has an offset, which wall-clock time must not have.
 WallTime = Annotated[

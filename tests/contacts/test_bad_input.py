@@ -29,6 +29,7 @@ BAD_CARDS: tuple[tuple[Any, str, str], ...] = (
     ({"name": "x", "email": "anna"}, "/email", "email-invalid"),
     ({"name": "x", "email": "a b@example.com"}, "/email", "email-invalid"),
     ({"name": "x", "birthday": "1990-02-30"}, "/birthday", "date-from-datetime-parsing"),
+    ({"name": "x", "birthday": 0}, "/birthday", "value-error"),
     ({"name": "x", "birthday": "2190-01-01"}, "/birthday", "birthday-in-future"),
     ({"name": "x", "owner_id": "me"}, "/owner_id", "uuid-parsing"),
     ({"name": "x", "messengers": {"icq": "1"}}, "/messengers/icq/[key]", "literal-error"),

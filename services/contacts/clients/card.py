@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from libs.shared.errors import Invalid
-from libs.shared.http import Request, Text50, Text200, Text2000, Text20000
+from libs.shared.http import CalendarDay, Request, Text50, Text200, Text2000, Text20000
 from libs.shared.ids import new_id
 from services.contacts.clients import emails, phones
 
@@ -22,7 +22,6 @@ Messenger = Literal["telegram", "whatsapp", "instagram", "vk", "max", "viber"]
 Phones = Annotated[list[Text200], Field(max_length=20)]
 Tags = Annotated[list[Text50], Field(max_length=100)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
-Birthday = Annotated[date, Field(ge=date(1880, 1, 1), le=date(2200, 1, 1))]
 
 LEGAL_ENTITY = "legal_entity"
 
@@ -76,7 +75,7 @@ class CreateClient(Request):
     note: Text20000 | None = None
     source: Text50 | None = None
     external_id: Text200 | None = None
-    birthday: Birthday | None = None
+    birthday: CalendarDay | None = None
     language: Language | None = None
 
 
@@ -98,7 +97,7 @@ class ChangeClient(Request):
     address: Address | None = None
     tags: Tags | None = None
     note: Text20000 | None = None
-    birthday: Birthday | None = None
+    birthday: CalendarDay | None = None
     language: Language | None = None
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared.auth import Principal
-from libs.shared.http import Cursor, Page, Request, page_of
+from libs.shared.http import Cursor, Flag, Page, Request, page_of
 from services.contacts.access import sees_all
 from services.contacts.clients import emails, phones
 from services.contacts.clients.card import ClientView, name_key, shown
@@ -30,7 +30,7 @@ class Wanted(Request):
     tag: str | None = None
     segment: str | None = None
     external_id: str | None = None
-    archived: bool | None = False
+    archived: Flag | None = False
 
     def conditions(self, region: str) -> list[ColumnElement[bool]]:
         """As conditions of a query.

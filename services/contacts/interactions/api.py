@@ -17,6 +17,7 @@ from libs.shared.auth import Principal
 from libs.shared.errors import PreconditionFailed
 from libs.shared.http import (
     ANY_VERSION,
+    CalendarDay,
     Cursor,
     CursorInvalid,
     CursorText,
@@ -359,7 +360,7 @@ async def list_promises(
     session: Session,
     caller: Reader,
     owner_id: UUID | None = None,
-    due_before: date | None = None,
+    due_before: CalendarDay | None = None,
     client_id: UUID | None = None,
     cursor: CursorText = None,
     limit: Limit = 50,

@@ -3,7 +3,7 @@
 One call writes all of it, because a manager has two minutes for it after a talk.
 """
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from libs.shared import outbox
 from libs.shared.database import Connection, dumps
-from libs.shared.http import Instant, Request, Text50, Text200, Text2000, Text20000
+from libs.shared.http import CalendarDay, Instant, Request, Text50, Text200, Text2000, Text20000
 from libs.shared.ids import new_id
 from services.contacts.batches import Batch, at_client, find_present, judge
 from services.contacts.clients.models import ClientIsArchived, ClientNotFound
@@ -68,7 +68,7 @@ class MakePromise(Request):
     """What was promised, and until which day; the manager owes it unless another is named."""
 
     text: Text2000
-    due_on: Annotated[date, Field(ge=date(1990, 1, 1), le=date(2200, 1, 1))]
+    due_on: CalendarDay
     owner_id: UUID | None = None
 
 

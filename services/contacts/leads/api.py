@@ -17,6 +17,7 @@ from libs.shared.http import (
     CursorInvalid,
     CursorText,
     Db,
+    Flag,
     Limit,
     Now,
     OwnIdempotency,
@@ -77,8 +78,8 @@ class WebhookRequestNotRefused(Conflict):
 class Consents(Request):
     """What was agreed to."""
 
-    personal_data: bool = False
-    advertising: bool = False
+    personal_data: Flag = False
+    advertising: Flag = False
 
 
 class ReceiveLead(Request):
