@@ -84,7 +84,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         made = get_openapi(
             title=app.title,
             version=app.version,
-            description=app.description,
+            description=app.description.replace("*", r"\*"),  # it is read as Markdown
             routes=app.routes,
             tags=app.openapi_tags,
         )

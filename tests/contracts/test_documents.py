@@ -103,3 +103,9 @@ def test_every_list_with_a_cursor_says_that_the_cursor_may_be_refused(service: s
         if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])):
             shown = operation["responses"]["400"]["content"]["application/problem+json"]
             assert "cursor-invalid" in shown["examples"], name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_event_names_in_a_description_are_not_read_as_emphasis(service: str) -> None:
+    info: Any = openapi(service)["info"]
+    assert ".*" not in info["description"]
