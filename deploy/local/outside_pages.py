@@ -116,8 +116,8 @@ def reschedule_page(interaction_id: str) -> str:
     """Where the link in a reminder leads: the site's own page would stand here."""
     return _page(
         "Перенос встречи",
-        f"<p>Здесь клиент выбирает другое время встречи <code>{escape(interaction_id)}</code>; сайт "
-        "компании переносит её через POST /v1/interactions/…/move.</p>",
+        f"<p>Здесь клиент выбирает другое время встречи <code>{escape(interaction_id)}</code>; "
+        "сайт компании переносит её через POST /v1/interactions/…/move.</p>",
     )
 
 

@@ -2,46 +2,29 @@
 
 A handler gets all new events of one type in a batch, in order for each key, on a connection whose
 transaction also records the events' ids in the inbox and takes the events that the handler says in
-turn. Only after the commit are the offsets committed to Kafka; a crash in between hears the batch
-again, and the inbox lets nothing of it through. An outage is waited for with the partitions paused.
-A poison event is found by bisection and laid aside with its reason (`dead_letters.py`); later
-events of its key wait behind it, all others go on.
+turn. Hearing the batch again finds its ids and lets nothing of it through. A poison event is found
+by bisection and laid aside with its reason (`dead_letters.py`); later events of its lane wait
+behind it, all others go on.
 """
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 from opentelemetry.trace import SpanKind
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter
 
 from libs.shared import dead_letters, telemetry
-from libs.shared.cloudevents import Envelope, NotAnEvent, decode_headers, event_class
-from libs.shared.context import Context
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
-from libs.shared.events import Event
-from libs.shared.kafka import Partition, Record, Subscriber
+from libs.shared.kafka import Record
+from libs.shared.subscriptions import Dispatcher, Heard, in_rounds
 
 log = structlog.get_logger()
-
-E = TypeVar("E", bound=Event)
-Handler = Callable[[Sequence[E], Connection], Awaitable[None]]
-
-FETCH_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 5.0
-STOP_SECONDS = 10.0  # the batch in hand may take this long when the process is told to stop
 
 HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
-BATCH_SECONDS = Histogram("inbox_batch_seconds", "From fetched to committed")
-LAG_SECONDS = Gauge("consumer_lag_seconds", "Age of the last record applied, by topic", ["topic"])
-PROGRESS = Gauge("consumer_last_progress_seconds", "Unix time of the last batch committed")
 
 _REMEMBER = """
     INSERT INTO inbox (event_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
@@ -51,99 +34,6 @@ _REMEMBER = """
 
 class PoisonFlood(RuntimeError):
     """So many bad events in a row that it is our code that is bad; the process must stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription(Generic[E]):
-    """An event type and what to do with a batch of it."""
-
-    event_type: type[E]
-    handler: Handler[E]
-
-
-def on(event_type: type[E], handler: Handler[E]) -> Subscription[E]:
-    """Tie a handler to an event type; the type checker sees that they fit."""
-    return Subscription(event_type, handler)
-
-
-@dataclass(slots=True)
-class Heard:
-    """A record on its way through the inbox. `event` is None where it could not be read."""
-
-    record: Record
-    envelope: Envelope | None
-    event: Event | None
-    problem: str | None = None
-
-    @property
-    def lane(self) -> dead_letters.Lane:
-        """Order is kept within one key of one topic."""
-        if self.envelope is not None:
-            return self.record.topic, self.envelope.key
-        return self.record.topic, (self.record.key or b"").decode(errors="replace")
-
-    @property
-    def type_name(self) -> str:
-        return self.envelope.type if self.envelope else "unreadable"
-
-
-class Dispatcher:
-    """Decodes records and runs the handlers of one service."""
-
-    def __init__(self, subscriptions: Iterable[Subscription[Any]], prefix: str = "") -> None:
-        self._handlers: dict[type[Event], Handler[Any]] = {}
-        for subscription in subscriptions:
-            if subscription.event_type in self._handlers:
-                raise TypeError(f"{subscription.event_type.event_name} has two handlers")
-            self._handlers[subscription.event_type] = subscription.handler
-        self.prefix = prefix
-
-    def topics(self) -> list[str]:
-        """The topics to subscribe to, with their prefix."""
-        return sorted({self.prefix + event.topic for event in self._handlers})
-
-    def read(self, record: Record) -> Heard | None:
-        """Decode a record; None when it is of no interest to this service."""
-        try:
-            envelope = decode_headers(record.headers)
-        except NotAnEvent as error:
-            return Heard(record, None, None, str(error))
-        cls = event_class(envelope.type)
-        if cls is None or cls not in self._handlers or record.value is None:
-            return None
-        thread = Context(envelope.correlation_id, envelope.causation_id, envelope.traceparent)
-        try:
-            event = cls.model_validate_json(record.value).received_as(envelope.id, thread)
-        except ValueError as error:
-            return Heard(record, envelope, None, reason_of(error))
-        if event.key != envelope.key:
-            return Heard(record, envelope, None, f"key {envelope.key!r} is not the event's own")
-        return Heard(record, envelope, event)
-
-    async def handle(self, events: Sequence[Event], tx: Connection) -> None:
-        """Run the handler of these events, all of one type."""
-        await self._handlers[type(events[0])](events, tx)
-
-
-def in_rounds(heard: Sequence[Heard]) -> list[list[Heard]]:
-    """Group events by type so that each key still sees its events in their order.
-
-    Returns:
-        Rounds to be handled one after another, each of one type.
-    """
-    rounds: list[list[Heard]] = []
-    last_round_of_lane: dict[dead_letters.Lane, int] = {}
-    open_round_of_type: dict[type[Event | None], int] = {}
-    for item in heard:
-        kind = type(item.event)
-        here = open_round_of_type.get(kind, -1)
-        if here < last_round_of_lane.get(item.lane, -1) or here < 0:
-            here = len(rounds)
-            rounds.append([])
-            open_round_of_type[kind] = here
-        rounds[here].append(item)
-        last_round_of_lane[item.lane] = here
-    return rounds
 
 
 class Inbox:
@@ -290,86 +180,3 @@ class Inbox:
             reason or "unreadable",
             mirror_prefix=self._dispatcher.prefix,
         )
-
-
-class Consumer:
-    """Feeds an inbox from the service's group, for ever."""
-
-    def __init__(self, subscriber: Subscriber, inbox: Inbox, *, batch: int = 2000) -> None:
-        self._subscriber = subscriber
-        self._inbox = inbox
-        self._batch = batch
-        self.ready = False
-
-    async def run(self) -> None:
-        """Hear and apply until cancelled; the batch in hand is finished first.
-
-        Raises:
-            PoisonFlood: See `Inbox.apply`.
-            Exception: A group that cannot be joined.
-        """
-        async with self._subscriber.joined():
-            self.ready = True
-            try:
-                while True:
-                    records = await self._subscriber.fetch(
-                        wait_seconds=FETCH_SECONDS, most=self._batch
-                    )
-                    if records:
-                        await self._apply_until_done(records)
-            finally:
-                self.ready = False
-
-    async def _apply_until_done(self, records: list[Record]) -> None:
-        backoff = 0.1
-        paused = False
-        while records:
-            async with self._subscriber.in_hand:
-                ours = self._subscriber.assigned()
-                records = [r for r in records if (r.topic, r.partition) in ours]
-                if not records or await self._finish(records):
-                    break
-            if not paused:
-                self._subscriber.pause()
-                paused = True
-            # Fetching keeps us in the group; what comes of partitions that joined us meanwhile is
-            # kept, because it will not be fetched again.
-            records += await self._subscriber.fetch(wait_seconds=backoff, most=1)
-            self._subscriber.pause()
-            backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-        if paused:
-            self._subscriber.resume()
-
-    async def _finish(self, records: Sequence[Record]) -> bool:
-        """Try once; a stop waits for it, so that nothing committed is heard again for nothing."""
-        attempt = asyncio.create_task(self._try_once(records))
-        try:
-            return await asyncio.shield(attempt)
-        except asyncio.CancelledError:
-            await asyncio.wait([attempt], timeout=STOP_SECONDS)
-            raise
-
-    async def _try_once(self, records: Sequence[Record]) -> bool:
-        started = time.perf_counter()
-        try:
-            await self._inbox.apply(records)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            log.warning("batch_put_off", reason=reason_of(error), records=len(records))
-            return False
-        await self._subscriber.commit(_next_offsets(records))
-        BATCH_SECONDS.observe(time.perf_counter() - started)
-        PROGRESS.set(time.time())
-        LAG_SECONDS.labels(records[-1].topic).set(
-            max(0.0, time.time() - records[-1].timestamp_ms / 1000)
-        )
-        return True
-
-
-def _next_offsets(records: Iterable[Record]) -> dict[Partition, int]:
-    offsets: dict[Partition, int] = {}
-    for record in records:
-        at = (record.topic, record.partition)
-        offsets[at] = max(offsets.get(at, 0), record.offset + 1)
-    return offsets

@@ -18,11 +18,13 @@ import structlog
 
 from libs.shared import dead_letters, logging, management, telemetry, topics
 from libs.shared.clock import Clock
+from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database, is_transient
-from libs.shared.inbox import Consumer, Dispatcher, Inbox, Subscription
+from libs.shared.inbox import Inbox
 from libs.shared.kafka import BrokerError, Publisher, Record, Subscriber
 from libs.shared.relay import Relay
 from libs.shared.settings import ServiceSettings
+from libs.shared.subscriptions import Dispatcher, Subscription
 from libs.shared.timers import Timer, TimerLoop
 from libs.shared.wake import Bell
 

@@ -10,7 +10,7 @@ from libs.shared.events import (
     MessageSent,
     SegmentChanged,
 )
-from libs.shared.inbox import on
+from libs.shared.subscriptions import on
 from services.contacts.clients.segments_heard import show_segments
 from services.contacts.interactions.messages_heard import (
     show_failed_messages,

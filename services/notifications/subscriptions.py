@@ -8,7 +8,7 @@ from libs.shared.events import (
     InteractionMoved,
     InteractionPlanned,
 )
-from libs.shared.inbox import on
+from libs.shared.subscriptions import on
 from services.notifications.clients import keep_cards
 from services.notifications.reminders import (
     cancel_reminders,

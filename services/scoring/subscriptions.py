@@ -1,7 +1,7 @@
 """What scoring does when the other services speak."""
 
 from libs.shared.events import DealClosed, DealReversed, InteractionHeld, InteractionRecorded
-from libs.shared.inbox import on
+from libs.shared.subscriptions import on
 from services.scoring.purchases import score_closed_deals, score_reversed_deals
 from services.scoring.touches import note_held_meetings, note_recorded_touches
 

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from libs.shared.database import Database
 from libs.shared.events import Event
-from libs.shared.inbox import Dispatcher, Inbox
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher
 from services.contacts.main import build
 from services.contacts.settings import ContactsSettings
 from services.contacts.subscriptions import SUBSCRIPTIONS

@@ -32,7 +32,8 @@ from libs.shared.events import (
     InteractionPlanned,
 )
 from libs.shared.ids import new_id
-from libs.shared.inbox import Dispatcher, Inbox
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher
 from services.notifications.due_reminders import queue_due_reminders
 from services.notifications.mail import Mail
 from services.notifications.second_channel import SecondChannel

@@ -14,7 +14,8 @@ import pytest
 from libs.shared.database import Database
 from libs.shared.events import LeadReceived
 from libs.shared.ids import new_id
-from libs.shared.inbox import Dispatcher, Inbox
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher
 from services.routing.claim_timeout import reassign_lapsed_leads
 from services.routing.main import build
 from services.routing.offering import offer_waiting_leads

@@ -11,7 +11,8 @@ import pytest
 from libs.shared.database import Database
 from libs.shared.events import DealClosed, DealReversed, Event
 from libs.shared.ids import new_id
-from libs.shared.inbox import Dispatcher, Inbox
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher
 from services.scoring.ageing import age_due_clients
 from services.scoring.rescoring import apply_new_rules, rescore
 from services.scoring.subscriptions import SUBSCRIPTIONS

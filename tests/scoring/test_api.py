@@ -8,7 +8,8 @@ import pytest
 
 from libs.shared.database import Database
 from libs.shared.ids import new_id
-from libs.shared.inbox import Dispatcher, Inbox
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher
 from services.scoring.main import build
 from services.scoring.presets import DEFAULT_RULE_SET
 from services.scoring.settings import ScoringSettings

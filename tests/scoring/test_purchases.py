@@ -10,7 +10,8 @@ import pytest
 from libs.shared.database import Connection
 from libs.shared.events import DealClosed, Event
 from libs.shared.ids import new_id
-from libs.shared.inbox import Dispatcher, Inbox, on
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher, on
 from services.scoring.purchases import score_closed_deals, score_reversed_deals
 from tests.scoring.conftest import NEW_YEAR, Scoring, closed, reversed_
 from tests.shared.streams import record_of

@@ -10,21 +10,14 @@ import asyncpg
 import pytest
 
 from libs.shared import kafka
+from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database
 from libs.shared.dead_letters import replay_lanes
 from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
-from libs.shared.inbox import (
-    Consumer,
-    Dispatcher,
-    Heard,
-    Inbox,
-    PoisonFlood,
-    Subscription,
-    in_rounds,
-    on,
-)
+from libs.shared.inbox import Inbox, PoisonFlood
 from libs.shared.kafka import Outgoing, Publisher, Record, Subscriber, Topic
+from libs.shared.subscriptions import Dispatcher, Heard, Subscription, in_rounds, on
 from tests.shared.streams import APPLIED, NOON, Keeper, claimed, keep, record_of, released
 
 
