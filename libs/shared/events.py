@@ -135,7 +135,7 @@ class ClientCard(BaseModel):
 
 
 class ClientCreated(Event, name="client.created", topic="clients", key="client_id"):
-    """A client card was made. From contacts; heard by notifications."""
+    """A client card was made."""
 
     client_id: UUID
     version: Version
@@ -143,7 +143,7 @@ class ClientCreated(Event, name="client.created", topic="clients", key="client_i
 
 
 class ClientChanged(Event, name="client.changed", topic="clients", key="client_id"):
-    """A client card changed; carries the whole card as it is now. From contacts."""
+    """A client card changed; carries the whole card as it is now."""
 
     client_id: UUID
     version: Version
@@ -152,7 +152,7 @@ class ClientChanged(Event, name="client.changed", topic="clients", key="client_i
 
 
 class ClientArchived(Event, name="client.archived", topic="clients", key="client_id"):
-    """A client card was put away; everything is kept and it can be restored. From contacts."""
+    """A client card was put away; everything is kept and it can be restored."""
 
     client_id: UUID
     version: Version
@@ -160,7 +160,7 @@ class ClientArchived(Event, name="client.archived", topic="clients", key="client
 
 
 class ClientRestored(Event, name="client.restored", topic="clients", key="client_id"):
-    """An archived client card is in use again. From contacts."""
+    """An archived client card is in use again."""
 
     client_id: UUID
     version: Version
@@ -172,7 +172,7 @@ class ClientRestored(Event, name="client.restored", topic="clients", key="client
 class InteractionRecorded(
     Event, name="interaction.recorded", topic="interactions", key="client_id"
 ):
-    """Something happened between a client and the company. From contacts."""
+    """Something happened between a client and the company."""
 
     interaction_id: UUID
     client_id: UUID
@@ -184,7 +184,7 @@ class InteractionRecorded(
 
 
 class InteractionPlanned(Event, name="interaction.planned", topic="interactions", key="client_id"):
-    """A meeting or call was planned. From contacts; heard by notifications (reminders)."""
+    """A meeting or call was planned."""
 
     interaction_id: UUID
     client_id: UUID
@@ -196,7 +196,7 @@ class InteractionPlanned(Event, name="interaction.planned", topic="interactions"
 
 
 class InteractionMoved(Event, name="interaction.moved", topic="interactions", key="client_id"):
-    """A planned meeting or call got another time. From contacts; heard by notifications."""
+    """A planned meeting or call got another time."""
 
     interaction_id: UUID
     client_id: UUID
@@ -212,7 +212,7 @@ class InteractionMoved(Event, name="interaction.moved", topic="interactions", ke
 class InteractionCancelled(
     Event, name="interaction.cancelled", topic="interactions", key="client_id"
 ):
-    """A planned meeting or call will not happen. From contacts; heard by notifications."""
+    """A planned meeting or call will not happen."""
 
     interaction_id: UUID
     client_id: UUID
@@ -221,7 +221,7 @@ class InteractionCancelled(
 
 
 class InteractionHeld(Event, name="interaction.held", topic="interactions", key="client_id"):
-    """A planned meeting or call took place. From contacts; heard by notifications."""
+    """A planned meeting or call took place."""
 
     interaction_id: UUID
     client_id: UUID
@@ -236,7 +236,7 @@ class InteractionHeld(Event, name="interaction.held", topic="interactions", key=
 
 
 class DealOpened(Event, name="deal.opened", topic="deals", key="client_id"):
-    """A deal began. From contacts."""
+    """A deal began."""
 
     deal_id: UUID
     client_id: UUID
@@ -246,7 +246,7 @@ class DealOpened(Event, name="deal.opened", topic="deals", key="client_id"):
 
 
 class DealStageChanged(Event, name="deal.stage_changed", topic="deals", key="client_id"):
-    """A deal moved in its pipeline. From contacts."""
+    """A deal moved in its pipeline."""
 
     deal_id: UUID
     client_id: UUID
@@ -257,7 +257,7 @@ class DealStageChanged(Event, name="deal.stage_changed", topic="deals", key="cli
 
 
 class DealClosed(Event, name="deal.closed", topic="deals", key="client_id"):
-    """A deal was won and its amount is final. From contacts; heard by scoring."""
+    """A deal was won and its amount is final."""
 
     deal_id: UUID
     client_id: UUID
@@ -268,7 +268,7 @@ class DealClosed(Event, name="deal.closed", topic="deals", key="client_id"):
 
 
 class DealLost(Event, name="deal.lost", topic="deals", key="client_id"):
-    """A deal was closed without a purchase. From contacts."""
+    """A deal was closed without a purchase."""
 
     deal_id: UUID
     client_id: UUID
@@ -278,7 +278,7 @@ class DealLost(Event, name="deal.lost", topic="deals", key="client_id"):
 
 
 class DealReversed(Event, name="deal.reversed", topic="deals", key="client_id"):
-    """A purchase was returned, wholly or in part. From contacts; heard by scoring."""
+    """A purchase was returned, wholly or in part."""
 
     reversal_id: UUID
     deal_id: UUID
@@ -294,7 +294,7 @@ class DealReversed(Event, name="deal.reversed", topic="deals", key="client_id"):
 
 
 class LeadReceived(Event, name="lead.received", topic="leads", key="lead_id"):
-    """Somebody asked for contact. From contacts; heard by routing."""
+    """Somebody asked for contact."""
 
     lead_id: UUID
     client_id: UUID
@@ -308,7 +308,7 @@ class LeadReceived(Event, name="lead.received", topic="leads", key="lead_id"):
 
 
 class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
-    """A lead was offered to one manager. From routing; heard by contacts, notifications."""
+    """A lead was offered to one manager."""
 
     lead_id: UUID
     client_id: UUID
@@ -319,7 +319,7 @@ class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
 
 
 class LeadClaimed(Event, name="lead.claimed", topic="leads", key="lead_id"):
-    """The manager took the lead that was offered. From routing; heard by contacts."""
+    """The manager took the lead that was offered."""
 
     lead_id: UUID
     client_id: UUID
@@ -328,7 +328,7 @@ class LeadClaimed(Event, name="lead.claimed", topic="leads", key="lead_id"):
 
 
 class LeadUnclaimed(Event, name="lead.unclaimed", topic="leads", key="lead_id"):
-    """A manager let the time to claim a lead pass. From routing; heard by notifications."""
+    """A manager let the time to claim a lead pass."""
 
     lead_id: UUID
     client_id: UUID
@@ -337,7 +337,7 @@ class LeadUnclaimed(Event, name="lead.unclaimed", topic="leads", key="lead_id"):
 
 
 class LeadReleased(Event, name="lead.released", topic="leads", key="lead_id"):
-    """A manager gave a lead back. From routing."""
+    """A manager gave a lead back."""
 
     lead_id: UUID
     client_id: UUID
@@ -347,7 +347,7 @@ class LeadReleased(Event, name="lead.released", topic="leads", key="lead_id"):
 
 
 class LeadEscalated(Event, name="lead.escalated", topic="leads", key="lead_id"):
-    """Nobody is left to offer a lead to; it waits in the common queue. From routing."""
+    """Nobody is left to offer a lead to; it waits in the common queue."""
 
     lead_id: UUID
     client_id: UUID
@@ -365,7 +365,7 @@ class SegmentChanged(
     key="client_id",
     current="segments.current",
 ):
-    """A client moved to another segment. From scoring; heard by contacts, routing, others.
+    """A client moved to another segment.
 
     The same message stands in the compacted topic `segments.current`: who starts from nothing
     reads that once and goes on from `segments`.
@@ -384,7 +384,7 @@ class SegmentChanged(
 
 
 class RulesActivated(Event, name="rules.activated", topic="rules", key="rule_version"):
-    """Another RFM rule set is in force. From scoring."""
+    """Another RFM rule set is in force."""
 
     rule_version: PositiveInt
     previous_version: PositiveInt | None = None
@@ -395,7 +395,7 @@ class RulesActivated(Event, name="rules.activated", topic="rules", key="rule_ver
 
 
 class ReminderScheduled(Event, name="reminder.scheduled", topic="messages", key="client_id"):
-    """A reminder was planned for a meeting or call. From notifications."""
+    """A reminder was planned for a meeting or call."""
 
     reminder_id: UUID
     client_id: UUID
@@ -407,7 +407,7 @@ class ReminderScheduled(Event, name="reminder.scheduled", topic="messages", key=
 
 
 class ReminderCancelled(Event, name="reminder.cancelled", topic="messages", key="client_id"):
-    """A planned reminder will not be sent: moved, cancelled, held. From notifications."""
+    """A planned reminder will not be sent: moved, cancelled, held."""
 
     reminder_id: UUID
     client_id: UUID
@@ -417,7 +417,7 @@ class ReminderCancelled(Event, name="reminder.cancelled", topic="messages", key=
 
 
 class MessageSent(Event, name="message.sent", topic="messages", key="client_id"):
-    """A provider took over a message. From notifications; heard by contacts (timeline)."""
+    """A provider took over a message."""
 
     message_id: UUID
     client_id: UUID
@@ -427,7 +427,7 @@ class MessageSent(Event, name="message.sent", topic="messages", key="client_id")
 
 
 class MessageFailed(Event, name="message.failed", topic="messages", key="client_id"):
-    """A message could not be delivered and will not be tried again. From notifications."""
+    """A message could not be delivered and will not be tried again."""
 
     message_id: UUID
     client_id: UUID
