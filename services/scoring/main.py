@@ -5,7 +5,7 @@ from fastapi import FastAPI
 import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.scoring import api
+from services.scoring import api, rules_api
 from services.scoring.settings import ScoringSettings
 
 
@@ -15,7 +15,7 @@ def build(settings: ScoringSettings) -> FastAPI:
         settings=settings,
         title="scoring",
         description=services.scoring.__doc__ or "",
-        routers=[api.routes, dead_letters_router()],
+        routers=[api.routes, rules_api.routes, dead_letters_router()],
     )
 
 
