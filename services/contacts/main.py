@@ -7,6 +7,7 @@ from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
 from services.contacts import screen_pop
 from services.contacts.clients import api as clients
+from services.contacts.clients import many_api as many_clients
 from services.contacts.deals import api as deals
 from services.contacts.interactions import api as interactions
 from services.contacts.leads import api as leads
@@ -16,7 +17,7 @@ from services.contacts.settings import ContactsSettings
 
 def build(settings: ContactsSettings) -> FastAPI:
     """The app with the given settings."""
-    parts = (clients, screen_pop, interactions, deals, leads)
+    parts = (many_clients, clients, screen_pop, interactions, deals, leads)
     return create_app(
         settings=settings,
         title="contacts",
