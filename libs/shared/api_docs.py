@@ -147,7 +147,10 @@ def _common_problems(
         yield from (problems.JsonMalformed, problems.ContentTypeUnsupported, problems.BodyTooLarge)
     if "requestBody" in operation or operation.get("parameters"):
         yield problems.RequestInvalid
-    if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ())):
+    parameters = operation.get("parameters", ())
+    if any(parameter["in"] in ("path", "query") for parameter in parameters):
+        yield problems.UrlMalformed
+    if any(parameter["name"] == "cursor" for parameter in parameters):
         yield CursorInvalid
     if depends_on(route, expected_version):
         yield from (IfMatchMalformed, PreconditionRequired, PreconditionFailed)

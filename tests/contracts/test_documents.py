@@ -98,11 +98,14 @@ def _examples(content: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_list_with_a_cursor_says_that_the_cursor_may_be_refused(service: str) -> None:
+def test_what_may_be_wrong_with_an_address_is_listed(service: str) -> None:
     for name, operation in operations(service):
-        if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])):
+        parameters = operation.get("parameters", [])
+        if any(parameter["in"] in ("path", "query") for parameter in parameters):
             shown = operation["responses"]["400"]["content"]["application/problem+json"]
-            assert "cursor-invalid" in shown["examples"], name
+            assert "url-malformed" in shown["examples"], name
+            is_list = any(parameter["name"] == "cursor" for parameter in parameters)
+            assert is_list == ("cursor-invalid" in shown["examples"]), name
 
 
 @pytest.mark.parametrize("service", SERVICES)
