@@ -27,6 +27,10 @@ Lane = tuple[str, str]  # topic (with prefix) and key
 State = Literal["poison", "waiting", "replaying", "replayed", "discarded"]
 Handle = Callable[[Record, Connection], Awaitable[None]]
 
+# A foreign record may be as large as the broker takes, which is more than one batch of the relay
+# holds; it would block its shard for ever. Its data stand in the table in any case.
+LARGEST_MIRRORED = 200_000
+
 OPEN = Gauge("dead_letters_open", "Events laid aside and not settled")
 
 _OPEN_STATES = "('poison', 'waiting', 'replaying')"
@@ -104,7 +108,7 @@ async def lay_aside(
         key.replace("\x00", ""),
         kind,
         float(record.timestamp_ms),
-        record.value,
+        record.value if len(record.value or b"") <= LARGEST_MIRRORED else None,
         {"dead_letter_reason": reason.replace("\x00", "")[:500]},
     )
 

@@ -191,6 +191,19 @@ async def test_a_record_that_is_no_event_is_kept_once(database: Database) -> Non
     assert await database.pool.fetchval("SELECT count(*) FROM applied") == 2
 
 
+async def test_a_huge_record_is_kept_whole_but_mirrored_without_its_data(
+    database: Database,
+) -> None:
+    huge = b"x" * 900_000
+    await inbox_with(database, keep()).apply([record_of(claimed(new_id(), 1), value=huge)])
+
+    assert await database.pool.fetchval("SELECT data FROM dead_letters") == huge
+    mirror = await database.pool.fetchrow("SELECT data, extra FROM outbox")
+    assert mirror is not None
+    assert mirror["data"] is None
+    assert "ValidationError" in mirror["extra"]["dead_letter_reason"]
+
+
 async def test_a_flood_of_poison_stops_the_consumer_and_commits_nothing(database: Database) -> None:
     inbox = inbox_with(database, keep(refuses=lambda event: True), poison_limit=5)
 
