@@ -2,7 +2,8 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import phonenumbers
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from libs.shared.field_types import Code, Text200
 from libs.shared.policies import Policy
@@ -12,6 +13,13 @@ class PhonePolicy(Policy, name="phones"):
     """How phone numbers without a country are read."""
 
     default_region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "RU"  # ISO 3166-1
+
+    @field_validator("default_region")
+    @classmethod
+    def _has_numbers(cls, region: str) -> str:
+        if region not in phonenumbers.SUPPORTED_REGIONS:
+            raise ValueError("no phone numbers of this country are known")
+        return region
 
 
 class Named(BaseModel):
@@ -80,16 +88,19 @@ class RefusalPolicy(Policy, name="refusals"):
         return frozenset(reason.code for reason in self.reasons)
 
 
+Names = Annotated[tuple[Text200, ...], Field(max_length=100)]
+
+
 class FormPolicy(Policy, name="forms"):
     """Which names of a form's fields mean what; only their letters and digits count."""
 
-    name_fields: tuple[Text200, ...] = ("name", "fullname", "fio", "имя", "фио", "контактноелицо")
-    phone_fields: tuple[Text200, ...] = ("phone", "tel", "telephone", "mobile", "телефон")
-    email_fields: tuple[Text200, ...] = ("email", "mail", "почта", "электроннаяпочта")
-    note_fields: tuple[Text200, ...] = ("note", "comment", "message", "комментарий", "сообщение")
-    product_fields: tuple[Text200, ...] = ("product", "товар", "услуга")
-    city_fields: tuple[Text200, ...] = ("city", "город")
-    language_fields: tuple[Text200, ...] = ("language", "lang", "locale")
+    name_fields: Names = ("name", "fullname", "fio", "имя", "фио", "контактноелицо")
+    phone_fields: Names = ("phone", "tel", "telephone", "mobile", "телефон")
+    email_fields: Names = ("email", "mail", "почта", "электроннаяпочта")
+    note_fields: Names = ("note", "comment", "message", "комментарий", "сообщение")
+    product_fields: Names = ("product", "товар", "услуга")
+    city_fields: Names = ("city", "город")
+    language_fields: Names = ("language", "lang", "locale")
 
 
 def _demand_unique(what: str, codes: list[str]) -> None:

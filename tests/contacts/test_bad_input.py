@@ -178,3 +178,22 @@ async def test_two_batches_with_the_same_cards_in_other_orders_do_not_block_each
     assert {answer.status_code for answer in answers} == {200}
     assert sum(answer.json()["created"] for answer in answers) == 200
     assert await contacts.count("clients") == len(await contacts.said("client.created")) == 200
+
+
+@pytest.mark.parametrize(
+    ("policy", "body"),
+    [
+        ("phones", {"default_region": "ZZ"}),  # every number without a country would be refused
+        ("forms", {"phone_fields": ["phone"] * 101}),
+        ("refusals", {"reasons": []}),
+        ("pipelines", {"pipelines": []}),
+    ],
+)
+async def test_a_policy_nobody_could_work_with_is_refused(
+    contacts: Contacts, policy: str, body: dict[str, Any]
+) -> None:
+    answer = await contacts.http.put(
+        f"/v1/policies/{policy}", json={"body": body}, headers={"If-Match": '"0"'}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "request-invalid")
+    assert answer.json()["errors"][0]["pointer"].startswith("/body/")
