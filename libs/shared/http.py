@@ -40,12 +40,12 @@ from libs.shared.policies import Policy, policies_router
 from libs.shared.problems import answer_with_problems, problems
 from libs.shared.request_bodies import Request
 from libs.shared.routes import (
-    ANY_VERSION,
     Db,
     IfMatch,
     Now,
     Session,
     TransactionalRoute,
+    demand_version,
     router,
     set_etag,
 )
@@ -53,7 +53,6 @@ from libs.shared.sandbox import sandbox_router
 from libs.shared.settings import ServiceSettings
 
 __all__ = [
-    "ANY_VERSION",
     "AmountMinor",
     "CalendarDay",
     "Code",
@@ -82,6 +81,7 @@ __all__ = [
     "Text20000",
     "TransactionalRoute",
     "create_app",
+    "demand_version",
     "page_of",
     "problems",
     "require",

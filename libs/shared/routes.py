@@ -23,7 +23,7 @@ from libs.shared import context, idempotency
 from libs.shared.auth import Principal, Requirement
 from libs.shared.clock import Clock
 from libs.shared.database import Database
-from libs.shared.errors import DomainError, PreconditionRequired
+from libs.shared.errors import DomainError, PreconditionFailed, PreconditionRequired
 from libs.shared.request_bodies import JsonRequest, demand_json
 
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -182,6 +182,16 @@ async def expected_version(
 
 
 IfMatch = Annotated[int, Depends(expected_version)]
+
+
+def demand_version(expected: int, current: int) -> None:
+    """Check that an update was made from the version that is current.
+
+    Raises:
+        PreconditionFailed: It was made from another one.
+    """
+    if expected not in (ANY_VERSION, current):
+        raise PreconditionFailed(current_version=current)
 
 
 def set_etag(response: Response, version: int) -> None:

@@ -9,15 +9,20 @@ from services.contacts import screen_pop
 from services.contacts.clients import api as clients
 from services.contacts.clients import many_api as many_clients
 from services.contacts.deals import api as deals
+from services.contacts.deals import closing_api as closing
 from services.contacts.interactions import api as interactions
+from services.contacts.interactions import planning_api as planning
+from services.contacts.interactions import promises_api as promises
 from services.contacts.leads import api as leads
+from services.contacts.leads import webhooks_api as webhooks
 from services.contacts.policies import POLICIES
 from services.contacts.settings import ContactsSettings
 
 
 def build(settings: ContactsSettings) -> FastAPI:
     """The app with the given settings."""
-    parts = (many_clients, clients, screen_pop, interactions, deals, leads)
+    talks = (interactions, planning, promises)
+    parts = (many_clients, clients, screen_pop, *talks, deals, closing, leads, webhooks)
     return create_app(
         settings=settings,
         title="contacts",

@@ -12,11 +12,16 @@ from libs.shared.http import Session, problems, router
 from services.contacts.access import ClientNotYours, Reader, demand_readable
 from services.contacts.clients import phones, search
 from services.contacts.clients.card import ClientView
-from services.contacts.deals.api import DealView
-from services.contacts.deals.api import view as deal_view
+from services.contacts.deals.finding import DealView
+from services.contacts.deals.finding import view as deal_view
 from services.contacts.deals.models import Deal
-from services.contacts.interactions.api import InteractionView, PromiseView, timeline
-from services.contacts.interactions.api import view as interaction_view
+from services.contacts.interactions.finding import (
+    InteractionView,
+    PromiseView,
+    promise_view,
+    timeline,
+)
+from services.contacts.interactions.finding import view as interaction_view
 from services.contacts.interactions.models import Promise
 from services.contacts.policies import PhonePolicy
 
@@ -65,8 +70,5 @@ async def pop_screen(
         client=client,
         interactions=[interaction_view(talk) for talk in talks],
         open_deals=[deal_view(deal) for deal in await session.scalars(deals)],
-        open_promises=[
-            PromiseView.model_validate(promise, from_attributes=True)
-            for promise in await session.scalars(owed)
-        ],
+        open_promises=[promise_view(promise) for promise in await session.scalars(owed)],
     )

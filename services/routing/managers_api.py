@@ -15,7 +15,6 @@ from libs.shared.auth import Principal, Role, require
 from libs.shared.calendars import Calendar
 from libs.shared.errors import Conflict, Invalid, PreconditionFailed
 from libs.shared.http import (
-    ANY_VERSION,
     Cursor,
     CursorText,
     Flag,
@@ -27,6 +26,7 @@ from libs.shared.http import (
     Request,
     Session,
     Text200,
+    demand_version,
     page_of,
     problems,
     router,
@@ -189,8 +189,7 @@ async def change_manager(
     response: Response,
 ) -> ManagerView:
     manager = await find_manager(session, manager_id, lock=True)
-    if expected not in (ANY_VERSION, manager.version):
-        raise PreconditionFailed(current_version=manager.version)
+    demand_version(expected, manager.version)
     changed = wish.model_dump(mode="json", exclude_unset=True)
     for name in changed.keys() & {"name", "is_active"}:
         if changed[name] is not None:

@@ -10,9 +10,8 @@ from starlette.responses import Response
 
 from libs.shared import audit, outbox, policies
 from libs.shared.database import Database
-from libs.shared.errors import Invalid, PreconditionFailed
+from libs.shared.errors import Invalid
 from libs.shared.http import (
-    ANY_VERSION,
     CursorInvalid,
     CursorText,
     Db,
@@ -24,6 +23,7 @@ from libs.shared.http import (
     Request,
     Session,
     Text2000,
+    demand_version,
     problems,
     router,
     set_etag,
@@ -47,18 +47,13 @@ from services.contacts.clients.card import (
     ClientView,
     CreateClient,
     CreatedClientView,
-    NameMissing,
-    NameNotExpected,
     Status,
     changes_of,
     new_card,
 )
 from services.contacts.clients.creation import ClientExists, create
-from services.contacts.clients.models import (
-    ClientIsArchived,
-    ClientNotArchived,
-    ClientNotFound,
-)
+from services.contacts.clients.models import ClientIsArchived, ClientNotArchived, ClientNotFound
+from services.contacts.clients.names import NameMissing, NameNotExpected
 from services.contacts.clients.put_away import ArchiveClients, archive_many
 from services.contacts.policies import PhonePolicy
 
@@ -222,7 +217,7 @@ async def change_client(
 ) -> ClientView:
     client = await search.find(session, client_id, lock=True)
     demand_changeable(caller, client.owner_id)
-    _demand_version(expected, client.version)
+    demand_version(expected, client.version)
     client.demand_in_use()
     event = client.change(changes_of(given, client, region=region, now=now), at=now)
     if event is not None:
@@ -247,7 +242,7 @@ async def give_owner(
     client = await search.find(session, client_id, lock=True)
     demand_changeable(caller, client.owner_id)
     owner_of_new(caller, given.owner_id)
-    _demand_version(expected, client.version)
+    demand_version(expected, client.version)
     before = client.owner_id
     event = client.change({"owner_id": given.owner_id}, at=now)
     if event is not None:
@@ -279,7 +274,7 @@ async def archive_client(
 ) -> ClientView:
     client = await search.find(session, client_id, lock=True)
     demand_changeable(caller, client.owner_id)
-    _demand_version(expected, client.version)
+    demand_version(expected, client.version)
     await outbox.add(session, client.archive(reason=given.reason, at=now))
     return await _answer(session, client_id, response)
 
@@ -299,14 +294,9 @@ async def restore_client(
 ) -> ClientView:
     client = await search.find(session, client_id, lock=True)
     demand_changeable(caller, client.owner_id)
-    _demand_version(expected, client.version)
+    demand_version(expected, client.version)
     await outbox.add(session, client.restore(at=now))
     return await _answer(session, client_id, response)
-
-
-def _demand_version(expected: int, version: int) -> None:
-    if expected not in (ANY_VERSION, version):
-        raise PreconditionFailed(current_version=version)
 
 
 async def _answer(session: Session, client_id: UUID, response: Response) -> ClientView:

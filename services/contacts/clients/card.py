@@ -1,8 +1,4 @@
-"""What may stand on a client card, and how it is told.
-
-A person and a sole proprietor have a name; a legal entity has two, the full one of its papers and
-the short one that everybody uses.
-"""
+"""What may stand on a client card, and how it is told."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,29 +11,13 @@ from libs.shared.errors import Invalid
 from libs.shared.http import CalendarDay, Request, Text50, Text200, Text2000, Text20000
 from libs.shared.ids import new_id
 from services.contacts.clients import emails, phones
+from services.contacts.clients.names import LEGAL_ENTITY, Kind, name_key, names_of
 
-Kind = Literal["person", "sole_proprietor", "legal_entity"]
 Status = Literal["lead", "active", "paused", "former"]
 Messenger = Literal["telegram", "whatsapp", "instagram", "vk", "max", "viber"]
 Phones = Annotated[list[Text200], Field(max_length=20)]
 Tags = Annotated[list[Text50], Field(max_length=100)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
-
-LEGAL_ENTITY = "legal_entity"
-
-
-class NameMissing(Invalid):
-    """A person or sole proprietor needs `name`; a legal entity `full_name` and `short_name`."""
-
-    code = "name-missing"
-    ru = "Физлицу и ИП нужно name; юрлицу нужны full_name и short_name."
-
-
-class NameNotExpected(Invalid):
-    """This kind of client has no such name."""
-
-    code = "name-not-expected"
-    ru = "У клиента этого типа такого имени нет."
 
 
 class BirthdayInFuture(Invalid):
@@ -218,34 +198,6 @@ def new_card(given: CreateClient, *, region: str, now: datetime) -> NewCard:
         created_at=now,
         changed_at=now,
     )
-
-
-def names_of(
-    kind: str, name: str | None, full_name: str | None, short_name: str | None
-) -> tuple[str, str | None]:
-    """The stored full and short name of a client.
-
-    Raises:
-        NameMissing: One that this kind needs is not there.
-        NameNotExpected: One that this kind does not have is there.
-    """
-    if kind == LEGAL_ENTITY:
-        if name is not None:
-            raise NameNotExpected(pointer="/name")
-        if full_name is None or short_name is None:
-            raise NameMissing(pointer="/full_name" if full_name is None else "/short_name")
-        return full_name, short_name
-    if full_name is not None or short_name is not None:
-        raise NameNotExpected(pointer="/short_name" if full_name is None else "/full_name")
-    if name is None:
-        raise NameMissing(pointer="/name")
-    return name, None
-
-
-def name_key(full_name: str, short_name: str | None = None) -> str:
-    """What names are searched by: case and the dots of ё are nothing."""
-    both = full_name if short_name is None else f"{full_name} {short_name}"
-    return both.casefold().replace("ё", "е")
 
 
 def changes_of(given: ChangeClient, before: Any, *, region: str, now: datetime) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared.auth import Principal
 from libs.shared.http import Cursor, Flag, Page, Request, page_of
-from services.contacts.access import sees_all
+from services.contacts.access import demand_changeable, sees_all
 from services.contacts.clients import emails, phones
-from services.contacts.clients.card import ClientView, name_key, shown
+from services.contacts.clients.card import ClientView, shown
 from services.contacts.clients.models import Client, ClientNotFound, ClientSegment
+from services.contacts.clients.names import name_key
 
 WITH_SEGMENT = select(Client, ClientSegment.segment, ClientSegment.seq).outerjoin(
     ClientSegment, ClientSegment.client_id == Client.id
@@ -139,6 +140,18 @@ async def find(session: AsyncSession, client_id: UUID, *, lock: bool = False) ->
     client = await session.scalar(query)
     if client is None:
         raise ClientNotFound(client_id=str(client_id))
+    return client
+
+
+async def find_to_write_for(session: AsyncSession, client_id: UUID, caller: Principal) -> Client:
+    """A card in use of a client for whom the caller may write.
+
+    Raises:
+        ClientNotFound, ClientNotYours, ClientIsArchived: As they say.
+    """
+    client = await find(session, client_id)
+    demand_changeable(caller, client.owner_id)
+    client.demand_in_use()
     return client
 
 

@@ -1,24 +1,18 @@
-"""HTTP in: deals."""
+"""HTTP in: deals that are open, and batches of those that are over."""
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
 from fastapi import Request as HttpRequest
-from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from libs.shared import outbox, policies
-from libs.shared.auth import Principal
-from libs.shared.errors import Invalid, PreconditionFailed
+from libs.shared.errors import Invalid
 from libs.shared.http import (
-    ANY_VERSION,
-    AmountMinor,
     Code,
-    Currency,
     Cursor,
     CursorInvalid,
     CursorText,
@@ -33,21 +27,12 @@ from libs.shared.http import (
     Session,
     Text50,
     Text200,
-    Text2000,
     page_of,
     problems,
     router,
-    set_etag,
 )
 from libs.shared.ids import new_id
-from services.contacts.access import (
-    BatchWriter,
-    ClientNotYours,
-    Reader,
-    Writer,
-    demand_changeable,
-    demand_readable,
-)
+from services.contacts.access import BatchWriter, ClientNotYours, Reader, Writer, demand_readable
 from services.contacts.batches import (
     BatchRefused,
     BatchView,
@@ -57,21 +42,11 @@ from services.contacts.batches import (
     read_json,
 )
 from services.contacts.clients import search
-from services.contacts.clients.models import Client, ClientIsArchived, ClientNotFound
+from services.contacts.clients.models import ClientIsArchived, ClientNotFound
 from services.contacts.deals.batch import DealBatch, DealBatchBody, close_many
-from services.contacts.deals.closing import ReasonUnknown, demand_reason
-from services.contacts.deals.models import (
-    ClosedBeforeOpened,
-    ClosedInFuture,
-    Deal,
-    DealIsClosed,
-    DealNotFound,
-    DealNotWon,
-    Price,
-    ReturnTooLarge,
-    Reversal,
-)
-from services.contacts.policies import Pipeline, PipelinePolicy, RefusalPolicy
+from services.contacts.deals.finding import DealView, find, find_to_change, told, view
+from services.contacts.deals.models import ClosedInFuture, Deal, DealIsClosed, DealNotFound
+from services.contacts.policies import Pipeline, PipelinePolicy
 
 routes = router(prefix="/v1", tags=["deals"])
 
@@ -109,54 +84,6 @@ class MoveDeal(Request):
     stage: Code
 
 
-class WinDeal(Request):
-    """What was paid, and when; now if nothing is said."""
-
-    amount_minor: AmountMinor
-    currency: Currency
-    closed_at: Instant | None = None
-
-
-class LoseDeal(Request):
-    """Why nothing was paid: a code of the company's list."""
-
-    reason: Code
-    closed_at: Instant | None = None
-
-
-class ReverseDeal(Request):
-    """What is given back; all that is left if no amount is named."""
-
-    amount_minor: Annotated[AmountMinor, Field(ge=1)] | None = None
-    reason: Text2000
-
-
-class DealView(BaseModel):
-    """A deal. `amount_minor` is before returns."""
-
-    id: UUID
-    client_id: UUID
-    version: int
-    state: str
-    title: str | None
-    pipeline: str
-    stage: str
-    amount_minor: int | None
-    currency: str | None
-    returned_minor: int
-    manager_id: UUID | None
-    opened_at: datetime
-    closed_at: datetime | None
-    reason: str | None
-    source: str | None
-    external_id: str | None
-
-
-def view(deal: Deal) -> DealView:
-    """A deal as answers carry it."""
-    return DealView.model_validate(deal, from_attributes=True)
-
-
 @routes.post(
     "/clients/{client_id}/deals",
     status_code=201,
@@ -168,9 +95,7 @@ def view(deal: Deal) -> DealView:
 async def open_deal(
     client_id: UUID, given: OpenDeal, session: Session, caller: Writer, now: Now, response: Response
 ) -> DealView:
-    client = await search.find(session, client_id)
-    demand_changeable(caller, client.owner_id)
-    client.demand_in_use()
+    client = await search.find_to_write_for(session, client_id, caller)
     pipeline = await _pipeline(session, given.pipeline)
     opened_at = given.opened_at or now
     if opened_at > now:
@@ -191,9 +116,8 @@ async def open_deal(
     )
     session.add(deal)
     await outbox.add(session, deal.opened())
-    set_etag(response, 1)
     response.headers["Location"] = f"/v1/deals/{deal.id}"
-    return view(deal)
+    return told(deal, response)
 
 
 @routes.get(
@@ -244,10 +168,9 @@ async def close_deals(
 async def show_deal(
     deal_id: UUID, session: Session, caller: Reader, response: Response
 ) -> DealView:
-    deal, client = await _find(session, deal_id)
+    deal, client = await find(session, deal_id)
     demand_readable(caller, client.owner_id)
-    set_etag(response, deal.version)
-    return view(deal)
+    return told(deal, response)
 
 
 @routes.post(
@@ -264,87 +187,12 @@ async def move_deal(
     now: Now,
     response: Response,
 ) -> DealView:
-    deal = await _find_to_change(session, deal_id, caller, expected)
+    deal = await find_to_change(session, deal_id, caller, expected)
     stage = _stage(await _pipeline(session, deal.pipeline), given.stage)
     event = deal.move(stage, at=now)
     if event is not None:
         await outbox.add(session, event)
-    set_etag(response, deal.version)
-    return view(deal)
-
-
-@routes.post(
-    "/deals/{deal_id}/win",
-    responses=problems(*_FOUND, DealIsClosed, ClosedInFuture, ClosedBeforeOpened),
-    summary="Close a deal with money",
-)
-async def win_deal(
-    deal_id: UUID,
-    given: WinDeal,
-    expected: IfMatch,
-    session: Session,
-    caller: Writer,
-    now: Now,
-    response: Response,
-) -> DealView:
-    deal = await _find_to_change(session, deal_id, caller, expected)
-    price = Price(given.amount_minor, given.currency)
-    await outbox.add(session, deal.win(price, closed_at=given.closed_at or now, at=now))
-    set_etag(response, deal.version)
-    return view(deal)
-
-
-@routes.post(
-    "/deals/{deal_id}/lose",
-    responses=problems(*_FOUND, DealIsClosed, ReasonUnknown, ClosedInFuture, ClosedBeforeOpened),
-    summary="Close a deal without money; the reason is mandatory",
-)
-async def lose_deal(
-    deal_id: UUID,
-    given: LoseDeal,
-    expected: IfMatch,
-    session: Session,
-    caller: Writer,
-    now: Now,
-    response: Response,
-) -> DealView:
-    deal = await _find_to_change(session, deal_id, caller, expected)
-    demand_reason(given.reason, (await policies.current(session, RefusalPolicy)).body.codes())
-    await outbox.add(session, deal.lose(given.reason, closed_at=given.closed_at or now, at=now))
-    set_etag(response, deal.version)
-    return view(deal)
-
-
-@routes.post(
-    "/deals/{deal_id}/reverse",
-    responses=problems(*_FOUND, DealNotWon, ReturnTooLarge),
-    summary="Give money back, wholly or in part; several times up to the amount",
-)
-async def reverse_deal(
-    deal_id: UUID,
-    given: ReverseDeal,
-    expected: IfMatch,
-    session: Session,
-    caller: Writer,
-    now: Now,
-    response: Response,
-) -> DealView:
-    deal = await _find_to_change(session, deal_id, caller, expected)
-    event = deal.reverse(given.amount_minor, reason=given.reason, at=now)
-    session.add(
-        Reversal(
-            id=event.reversal_id,
-            deal_id=deal.id,
-            amount_minor=event.amount_minor,
-            is_full=event.is_full,
-            reason=given.reason,
-            reversed_at=now,
-            reversed_by=caller.subject,
-        )
-    )
-    await outbox.add(session, event)
-    set_etag(response, deal.version)
-    return view(deal)
+    return told(deal, response)
 
 
 async def _pipeline(session: AsyncSession, code: str | None) -> Pipeline:
@@ -361,22 +209,3 @@ def _stage(pipeline: Pipeline, code: str | None) -> str:
     if code is not None and code not in known:
         raise StageUnknown(pointer="/stage", known=known)
     return code or known[0]
-
-
-async def _find(session: AsyncSession, deal_id: UUID, *, lock: bool = False) -> tuple[Deal, Client]:
-    query = select(Deal).where(Deal.id == deal_id)
-    deal = await session.scalar(query.with_for_update(key_share=True) if lock else query)
-    if deal is None:
-        raise DealNotFound(deal_id=str(deal_id))
-    return deal, await search.find(session, deal.client_id)
-
-
-async def _find_to_change(
-    session: AsyncSession, deal_id: UUID, caller: Principal, expected: int
-) -> Deal:
-    deal, client = await _find(session, deal_id, lock=True)
-    demand_changeable(caller, client.owner_id)
-    if expected not in (ANY_VERSION, deal.version):
-        raise PreconditionFailed(current_version=deal.version)
-    client.demand_in_use()
-    return deal

@@ -16,8 +16,9 @@ from libs.shared.database import Connection
 from libs.shared.events import ClientRestored, Event, LeadReceived
 from libs.shared.ids import new_id
 from services.contacts.clients import emails, phones
-from services.contacts.clients.card import NewCard, name_key
+from services.contacts.clients.card import NewCard
 from services.contacts.clients.creation import COLUMNS, created
+from services.contacts.clients.names import name_key
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('lead'), hashtext($1))"
 _FIND = """
