@@ -1,7 +1,10 @@
 """Cards: created once, found in any spelling, changed only by whoever has seen them."""
 
 import asyncio
+import unicodedata
 from datetime import UTC, datetime
+
+import pytest
 
 from libs.shared.events import SegmentChanged
 from libs.shared.ids import new_id
@@ -290,3 +293,19 @@ async def test_an_external_id_is_taken_once(contacts: Contacts) -> None:
     assert again.json()["client_id"] == first["id"]
     assert (sourceless.status_code, sourceless.json()["code"]) == (422, "source-missing")
     assert len(await contacts.said()) == 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted"),
+    [
+        (unicodedata.normalize("NFD", "Йошкин Фёдор"), "йошкин фед"),
+        ("Йошкин Фёдор", unicodedata.normalize("NFD", "ЙОШКИН ФЁДОР")),
+        ("Йошкин\u00a0 Фёдор", "йошкин федор"),
+    ],
+)
+async def test_a_name_is_found_whatever_its_letters_are_made_of(
+    contacts: Contacts, kept: str, wanted: str
+) -> None:
+    client = await contacts.add_client(kept)
+    answer = await contacts.http.get("/v1/clients", params={"name": wanted})
+    assert [item["id"] for item in answer.json()["items"]] == [client["id"]]

@@ -4,6 +4,7 @@ A person and a sole proprietor have a name; a legal entity has two, the full one
 the short one that everybody uses.
 """
 
+import unicodedata
 from typing import Literal
 
 from libs.shared.errors import Invalid
@@ -50,6 +51,10 @@ def names_of(
 
 
 def name_key(full_name: str, short_name: str | None = None) -> str:
-    """What names are searched by: case and the dots of ё are nothing."""
+    """What names are searched by: case, the dots of ё, kinds of spaces and of Unicode are nothing.
+
+    Macs send й and ё as a letter and a mark; who searches elsewhere would not find such a name.
+    """
     both = full_name if short_name is None else f"{full_name} {short_name}"
-    return both.casefold().replace("ё", "е")
+    plain = unicodedata.normalize("NFKC", both).casefold().replace("ё", "е")
+    return " ".join(plain.split())
