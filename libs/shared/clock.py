@@ -10,12 +10,13 @@ mode the stored offset is never even read.
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import structlog
 
+from libs.shared.background import beside
 from libs.shared.database import Connection
 from libs.shared.wake import Bell, Wake
 
@@ -77,13 +78,8 @@ class Clock:
             if self.sandbox:
                 await self._remember_first_offset(connection)
             await self.read(connection)
-        task = asyncio.create_task(self._follow(pool, wake.bell()), name="clock")
-        try:
+        async with beside(self._follow(pool, wake.bell()), name="clock"):
             yield self
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _follow(self, pool: asyncpg.Pool, bell: Bell) -> None:
         while True:

@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 import structlog
 
+from libs.shared.background import beside
+
 CHANNEL = "baza_wake"
 DEBOUNCE_SECONDS = 0.005  # at most one NOTIFY in this time from one process
 RECONNECT_SECONDS = 1.0
@@ -68,13 +70,8 @@ class Wake:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Wake"]:
         """Keep the connection for NOTIFY and LISTEN while the block runs."""
-        task = asyncio.create_task(self._stay_connected(), name="wake")
-        try:
+        async with beside(self._stay_connected(), name="wake"):
             yield self
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _stay_connected(self) -> None:
         while True:

@@ -1,13 +1,13 @@
 """A subscriber that watches every topic from the beginning and counts: the demo's own witness."""
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 
+from libs.shared.background import beside
 from libs.shared.cloudevents import decode_headers, event_class
 from libs.shared.events import COMPACTED_TOPICS, TOPICS
 from libs.shared.kafka import Reader, Record
@@ -38,13 +38,8 @@ class Observer:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator["Observer"]:
         """Watch while the block runs."""
-        task = asyncio.create_task(self._watch(), name="observer")
-        try:
+        async with beside(self._watch(), name="observer"):
             yield self
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _watch(self) -> None:
         async with Reader(self._kafka, [self._prefix + topic for topic in TOPICS]).open() as reader:
