@@ -1,25 +1,17 @@
 """POST /v1/clients beside the bare one-statement endpoint.
 
-Run it by `python -m tests.benchmarks.create_client`.
 Each request has a signed token and an Idempotency-Key; floor and ours are measured in turn.
 """
 
-import asyncio
 import itertools
-import statistics
-import sys
 
 import asyncpg
 import orjson
 
-from tests.benchmarks.contacts_server import (
-    contacts_server,
-    durable_postgres,
-    new_database,
-    uvicorn,
-)
+from tests.benchmarks.figures import Figure
 from tests.benchmarks.floor_app import TABLES
 from tests.benchmarks.http_load import NewRequest, rate, request
+from tests.benchmarks.servers import contacts_server, new_database, uvicorn
 from tests.shared.issuer import Issuer
 
 PAIRS = 3
@@ -45,7 +37,7 @@ def _ours(token: str) -> NewRequest:
     return make
 
 
-async def _measure(postgres: str) -> dict[str, object]:
+async def measure(postgres: str) -> list[Figure]:
     floor_url = await new_database(postgres, "bench_floor")
     connection = await asyncpg.connect(floor_url)
     await connection.execute(TABLES)
@@ -65,21 +57,4 @@ async def _measure(postgres: str) -> dict[str, object]:
             )
             for _ in range(PAIRS)
         ]
-    return {
-        "name": "create",
-        "value": round(statistics.median(ours for _, ours in pairs)),
-        "unit": "requests/s",
-        "limit": round(statistics.median(floor for floor, _ in pairs)),
-        "ratio": round(statistics.median(ours / floor for floor, ours in pairs), 3),
-    }
-
-
-def main() -> None:
-    """Measure and print one line of JSON."""
-    with durable_postgres() as postgres:
-        result = asyncio.run(_measure(postgres))
-    sys.stdout.write(orjson.dumps(result).decode() + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return [Figure.of("create", "requests/s", pairs)]

@@ -1,4 +1,4 @@
-"""A contacts API on a durable PostgreSQL of its own, for benchmarks: one process, real tokens."""
+"""What is measured runs on these: a durable PostgreSQL, a Kafka, a contacts API of one process."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
+from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from libs.shared import migrations
 from tests.benchmarks.http_load import answers_at
@@ -31,6 +32,19 @@ def durable_postgres() -> Iterator[str]:
             server.stop()
 
 
+@contextmanager
+def kafka() -> Iterator[str]:
+    """host:port of a broker of one node."""
+    with tempfile.TemporaryDirectory(prefix="baza-bench-") as folder:
+        broker = Kafka(Path(folder), ports=[free_port()], controller_ports=[free_port()])
+        broker.start()
+        broker.await_ready()
+        try:
+            yield broker.bootstrap
+        finally:
+            broker.stop()
+
+
 @asynccontextmanager
 async def contacts_server(postgres: str, issuer: Issuer) -> AsyncIterator[tuple[int, str]]:
     """Port of a contacts API and the URL of its database."""
@@ -48,8 +62,9 @@ async def contacts_server(postgres: str, issuer: Issuer) -> AsyncIterator[tuple[
 
 
 async def new_database(postgres: str, name: str) -> str:
-    """URL of an empty database."""
+    """URL of an empty database; one that had this name is gone."""
     connection = await asyncpg.connect(postgres)
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     await connection.execute(f'CREATE DATABASE "{name}"')
     await connection.close()
     return f"{postgres.rsplit('/', 1)[0]}/{name}"
