@@ -73,7 +73,7 @@ class Worker:
             dispatcher = Dispatcher(self.subscriptions, settings.topic_prefix)
             consumer = self._consumer(database, dispatcher)
             topics_exist = asyncio.Event()
-            group.create_task(_ensure_topics(settings, topics_exist), name="topics")
+            making = group.create_task(_ensure_topics(settings, topics_exist), name="topics")
             loops = self._all_loops(database, clock, dispatcher, consumer)
             # Timers go on while the broker is away; what they say waits in the outbox.
             tasks = [
@@ -86,7 +86,7 @@ class Worker:
             for signal_number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
             log.info("worker_started", service=self.service, loops=[t.get_name() for t in tasks])
-            group.create_task(_cancel_when(stop, tasks))
+            group.create_task(_cancel_when(stop, tasks, making))
 
     def _consumer(self, database: Database, dispatcher: Dispatcher) -> Consumer | None:
         if not self.subscriptions:
@@ -153,12 +153,18 @@ def run_worker(worker: Worker) -> None:
     log.info("worker_stopped", service=worker.service)
 
 
-async def _cancel_when(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Stop the loops when told to, or when one of them has ended."""
+async def _cancel_when(
+    stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]], making: asyncio.Task[None]
+) -> None:
+    """Stop the loops when told to, or when one of them has ended.
+
+    Args:
+        making: Ends by itself when the broker has come; may be waiting for it in vain.
+    """
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     ended = [task.get_name() for task in tasks if task.done()]
-    for task in tasks:
+    for task in (*tasks, making):
         task.cancel()
     waiting.cancel()
     if ended and not stop.is_set():
