@@ -4,9 +4,11 @@ from typing import Annotated, Self
 
 import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.shared.database import Connection
 from libs.shared.field_types import Code, Text200
-from libs.shared.policies import Policy
+from libs.shared.policies import Policy, current
 
 
 class PhonePolicy(Policy, name="phones"):
@@ -20,6 +22,11 @@ class PhonePolicy(Policy, name="phones"):
         if region not in phonenumbers.SUPPORTED_REGIONS:
             raise ValueError("no phone numbers of this country are known")
         return region
+
+
+async def phone_region(where: "AsyncSession | Connection") -> str:
+    """Country of phone numbers that name none, as the policy in force has it."""
+    return (await current(where, PhonePolicy)).body.default_region
 
 
 class Named(BaseModel):

@@ -6,7 +6,6 @@ from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import select
 
-from libs.shared import policies
 from libs.shared.errors import NotFound
 from libs.shared.http import Session, problems, router
 from services.contacts.access import ClientNotYours, Reader, demand_readable
@@ -23,7 +22,7 @@ from services.contacts.interactions.finding import (
 )
 from services.contacts.interactions.finding import view as interaction_view
 from services.contacts.interactions.models import Promise
-from services.contacts.policies import PhonePolicy
+from services.contacts.policies import phone_region
 
 LAST = 10
 MOST_OPEN = 50
@@ -49,13 +48,13 @@ class ScreenPop(BaseModel):
 
 @routes.get(
     "",
-    responses=problems(CallerUnknown, ClientNotYours, phones.PhoneUnreadable),
+    responses=problems(CallerUnknown, ClientNotYours, *phones.REFUSALS),
     summary="The card of a caller with the last interactions and open deals",
 )
 async def pop_screen(
     phone: Annotated[str, Query(min_length=1, max_length=200)], session: Session, caller: Reader
 ) -> ScreenPop:
-    region = (await policies.current(session, PhonePolicy)).body.default_region
+    region = await phone_region(session)
     row = await search.by_phone(session, phone, region)
     if row is None:
         raise CallerUnknown

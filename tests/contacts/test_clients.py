@@ -233,11 +233,14 @@ async def test_a_manager_has_their_own_clients_and_those_nobody_has(contacts: Co
         (403, "client-not-yours")
     }
     taken = await contacts.http.put(
-        f"/v1/clients/{free['id']}/owner", json={"owner_id": str(me)}, headers=loose
+        f"/v1/clients/{free['id']}/owner",
+        json={"owner_id": str(me), "reason": "знакомы"},
+        headers=loose,
     )
     assert taken.json()["owner_id"] == str(me)
     (entry,) = (await contacts.http.get("/v1/audit?action=client.owner_changed")).json()["items"]
-    assert (entry["subject_id"], entry["details"]["to"]) == (free["id"], str(me))
+    assert entry["subject_id"] == free["id"]
+    assert (entry["details"]["to"], entry["details"]["reason"]) == (str(me), "знакомы")
 
 
 async def test_the_telephone_rings_and_one_call_shows_all(contacts: Contacts) -> None:

@@ -8,7 +8,7 @@ from fastapi import Request as HttpRequest
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from libs.shared import audit, outbox, policies
+from libs.shared import audit, outbox
 from libs.shared.database import Database
 from libs.shared.errors import Invalid
 from libs.shared.http import (
@@ -55,15 +55,12 @@ from services.contacts.clients.creation import ClientExists, create
 from services.contacts.clients.models import ClientIsArchived, ClientNotArchived, ClientNotFound
 from services.contacts.clients.names import NameMissing, NameNotExpected
 from services.contacts.clients.put_away import ArchiveClients, archive_many
-from services.contacts.policies import PhonePolicy
+from services.contacts.policies import phone_region
 
 routes = router(prefix="/v1/clients", tags=["clients"])
 
 _CARD_PROBLEMS = (
-    phones.PhoneUnreadable,
-    phones.PhoneTooShort,
-    phones.PhoneTooLong,
-    phones.PhoneImpossible,
+    *phones.REFUSALS,
     phones.PhoneRepeated,
     emails.EmailRefused,
     NameMissing,
@@ -94,7 +91,7 @@ class ArchivedView(BaseModel):
 
 
 async def _region(session: Session) -> str:
-    return (await policies.current(session, PhonePolicy)).body.default_region
+    return await phone_region(session)
 
 
 Region = Annotated[str, Depends(_region)]
@@ -119,8 +116,8 @@ async def create_client(request: HttpRequest, caller: Writer, claim: OwnIdempote
         raise SourceMissing(pointer="/source")
     owner_id = owner_of_new(caller, given.owner_id)
     async with database.pool.acquire() as connection:
-        phone = (await policies.current(connection, PhonePolicy)).body
-        card = new_card(given, region=phone.default_region, now=now)
+        region = await phone_region(connection)
+        card = new_card(given, region=region, now=now)
         card.owner_id = owner_id
         response = await create(connection, card, claim)
     database.wake.ring()
@@ -139,7 +136,7 @@ async def create_clients(
     given = parse(ClientBatch, await read_json(request))
 
     async def work(tx: Any) -> bytes:
-        region = (await policies.current(tx, PhonePolicy)).body.default_region
+        region = await phone_region(tx)
         return await create_many(tx, given, region=region, now=now)
 
     return await answer_once(database, claim, work)
@@ -155,7 +152,7 @@ async def archive_clients(
 
 @routes.get(
     "",
-    responses=problems(CursorInvalid, phones.PhoneUnreadable, phones.PhoneImpossible),
+    responses=problems(CursorInvalid, *phones.REFUSALS),
     summary="Find clients; a phone in any spelling, a name by any part of it",
 )
 async def list_clients(
@@ -252,7 +249,12 @@ async def give_owner(
             action="client.owner_changed",
             subject_type="client",
             subject_id=str(client_id),
-            details={"from": before, "to": given.owner_id, "version": client.version},
+            details={
+                "from": before,
+                "to": given.owner_id,
+                "version": client.version,
+                "reason": given.reason,
+            },
             at=now,
         )
     return await _answer(session, client_id, response)

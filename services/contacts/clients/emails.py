@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 
 from email_validator import EmailNotValidError, validate_email
+from email_validator.rfc_constants import CASE_INSENSITIVE_MAILBOX_NAMES
 
 from libs.shared.errors import Invalid
 
@@ -29,7 +30,11 @@ def normalise(text: str, pointer: str = "/email") -> str:
     address = text.strip()
     try:
         local, _, domain = address.rpartition("@")
-        if len(local) <= _MAX_LOCAL and _PLAIN_LOCAL.fullmatch(local):
+        if (
+            len(local) <= _MAX_LOCAL
+            and _PLAIN_LOCAL.fullmatch(local)
+            and local.lower() not in CASE_INSENSITIVE_MAILBOX_NAMES  # info, www: always lowered
+        ):
             found = f"{local}@{_domain(domain)}"
             if len(found) <= _MAX_ADDRESS and found.isascii():
                 return found

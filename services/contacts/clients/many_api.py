@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
-from libs.shared import outbox, policies
+from libs.shared import outbox
 from libs.shared.auth import Principal
 from libs.shared.errors import DomainError, PreconditionFailed
 from libs.shared.events import ClientChanged
@@ -17,7 +17,7 @@ from services.contacts.batches import ProblemView, problem_at
 from services.contacts.clients.card import ChangeClient, ClientView, changes_of
 from services.contacts.clients.models import Client, ClientNotFound
 from services.contacts.clients.search import WITH_SEGMENT, view_of
-from services.contacts.policies import PhonePolicy
+from services.contacts.policies import phone_region
 
 routes = router(prefix="/v1/clients", tags=["clients"])
 
@@ -93,7 +93,7 @@ def _readable(row: Any, caller: Principal) -> Any:
 async def change_clients(
     given: ChangeClients, _caller: BatchWriter, session: Session, now: Now
 ) -> ChangedView:
-    region = (await policies.current(session, PhonePolicy)).body.default_region
+    region = await phone_region(session)
     wanted = [item.id for item in given.items]
     # Locked in the order of ids: two batches with the same cards would otherwise deadlock.
     query = select(Client).where(Client.id.in_(wanted)).order_by(Client.id)

@@ -73,6 +73,9 @@ class PhoneImpossible(PhoneRefused):
     ru = "Такого номера телефона не бывает."
 
 
+REFUSALS = (PhoneUnreadable, PhoneTooShort, PhoneTooLong, PhoneImpossible)
+
+
 class PhoneRepeated(PhoneRefused):
     """The same phone number is given twice."""
 

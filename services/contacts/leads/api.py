@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from starlette.responses import Response
 
-from libs.shared import policies
 from libs.shared.errors import Invalid
 from libs.shared.http import (
     Cursor,
@@ -38,7 +37,7 @@ from services.contacts.clients import emails, phones
 from services.contacts.clients.card import Language
 from services.contacts.leads.intake import Asked, take_in
 from services.contacts.leads.models import Lead, LeadNotFound
-from services.contacts.policies import PhonePolicy
+from services.contacts.policies import phone_region
 
 routes = router(prefix="/v1", tags=["leads"])
 
@@ -101,9 +100,7 @@ class LeadView(BaseModel):
     status_code=201,
     responses={
         201: {"model": LeadView},
-        **problems(
-            LeadUnreachable, phones.PhoneUnreadable, phones.PhoneImpossible, emails.EmailRefused
-        ),
+        **problems(LeadUnreachable, *phones.REFUSALS, emails.EmailRefused),
     },
     openapi_extra=body_of(ReceiveLead),
     summary="Take a lead in; it finds its client or becomes a new card",
@@ -114,7 +111,7 @@ async def receive_lead(
     given = parse(ReceiveLead, await read_json(request))
 
     async def work(tx: Any) -> bytes:
-        region = (await policies.current(tx, PhonePolicy)).body.default_region
+        region = await phone_region(tx)
         lead_id = await take_in(tx, _asked(given, region), now=now)
         row = await tx.fetchrow("SELECT * FROM leads WHERE id = $1", lead_id)
         return LeadView.model_validate(dict(row)).model_dump_json().encode()

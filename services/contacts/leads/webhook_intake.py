@@ -14,7 +14,7 @@ from libs.shared.database import Connection, is_transient
 from libs.shared.timers import Timer, due_column
 from services.contacts.leads.form import NotAForm, read_form
 from services.contacts.leads.intake import take_in
-from services.contacts.policies import FormPolicy, PhonePolicy
+from services.contacts.policies import FormPolicy, phone_region
 
 BATCH = 100
 REFUSED = "refused: "
@@ -50,7 +50,7 @@ async def take_in_forms(tx: Connection, now: datetime) -> int:
 
 async def _taken_in(tx: Connection, request: asyncpg.Record, now: datetime) -> str:
     names = (await policies.current(tx, FormPolicy)).body
-    region = (await policies.current(tx, PhonePolicy)).body.default_region
+    region = await phone_region(tx)
     asked = read_form(request["body"], source=request["source"], names=names, region=region)
     asked.webhook_request_id = request["id"]
     return f"lead: {await take_in(tx, asked, now=now)}"
