@@ -176,6 +176,7 @@ async def test_every_operation_lists_every_problem_it_can_answer(demo: Demo) -> 
         "if-match-required",
         "if-match-malformed",
         "etag-stale",
+        "url-malformed",
     }
     careful = made["paths"]["/v1/notes/careful"]["post"]
     assert "idempotency-key-required" in codes(careful)

@@ -51,6 +51,8 @@ async def test_an_error_rolls_back_and_frees_the_connection(demo: Demo) -> None:
 
 async def test_a_write_rings_and_a_read_does_not(demo: Demo) -> None:
     bell = demo.database.wake.bell()
+    while await bell.wait(0.3):  # the ring of having connected
+        pass
     await demo.http.get("/v1/notes/count")
     after_read = await bell.wait(0)
     await demo.http.post("/v1/notes", json={"title": "milk"})
