@@ -9,6 +9,7 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 from rich.console import Console
@@ -22,6 +23,7 @@ from deploy.local.plan import HOST
 from deploy.local.ports import SERVICES, Ports
 from deploy.local.processes import LocalRunnerError
 from deploy.local.suite import Suite, say_on_stderr
+from libs.shared.auth import Role
 
 DATA = Path(".data")
 RUN = DATA / "run"
@@ -36,6 +38,8 @@ def main() -> int:
         say_on_stderr(str(problem))
     except httpx.TransportError as problem:
         say_on_stderr(f"The suite does not answer ({problem}): is it running?")
+    except (FileExistsError, NotADirectoryError, PermissionError) as problem:
+        say_on_stderr(f"The data folder cannot be used: {problem}")
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
     return 1
@@ -153,6 +157,12 @@ def _duration(text: str) -> timedelta:
     return timedelta(seconds=int(matched[1]) * _SECONDS[matched[2]])
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1024 <= int(text) <= 65_000:  # the suite takes some above it
+        raise argparse.ArgumentTypeError("a number from 1024 to 65000")
+    return int(text)
+
+
 def _instant(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
@@ -172,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add_place(to: argparse.ArgumentParser, data: Path) -> None:
         to.add_argument("--data", type=Path, default=data, help=f"data folder ({data})")
-        to.add_argument("--port-base", type=int, help="other ports, from this one on")
+        to.add_argument("--port-base", type=_port, help="other ports, from this one on")
         to.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="Kafka nodes (1)")
 
     run = add("run", _run, "start the suite and keep it until Ctrl-C")
@@ -189,8 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     add("fetch", _fetch, "fetch Kafka's jars now")
     token = add("token", _token, "print a bearer token of the running suite")
     token.add_argument("subject")
-    token.add_argument("roles", nargs="+", help="admin, supervisor, manager ...")
-    token.add_argument("--manager-id")
+    token.add_argument("roles", nargs="+", choices=[*Role], metavar="role", help=", ".join(Role))
+    token.add_argument("--manager-id", type=lambda text: str(UUID(text)), help="a UUID")
     token.add_argument("--seconds", type=int, default=3600, help="how long it is valid (3600)")
     token.add_argument("--data", type=Path, default=RUN, help=f"data folder ({RUN})")
     advance = add("advance", _advance, "let time pass in a sandbox suite")
