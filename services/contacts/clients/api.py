@@ -43,6 +43,7 @@ from services.contacts.clients import emails, phones, search
 from services.contacts.clients.batch import ClientBatch, ClientBatchBody, create_many
 from services.contacts.clients.card import (
     ArchiveClient,
+    BirthdayInFuture,
     ChangeClient,
     ClientView,
     CreateClient,
@@ -65,6 +66,7 @@ _CARD_PROBLEMS = (
     emails.EmailRefused,
     NameMissing,
     NameNotExpected,
+    BirthdayInFuture,
 )
 _FOUND = (ClientNotFound, ClientNotYours)
 
