@@ -1,7 +1,9 @@
 """What the runner itself asks of a running suite: a token, and time to pass."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import httpx
@@ -60,3 +62,26 @@ async def answers(http: httpx.AsyncClient, url: str) -> bool:
     except httpx.TransportError:
         return False
     return answer.status_code == httpx.codes.OK
+
+
+async def require_listener(what: str, servers: str, *, seconds: float = 10.0) -> None:
+    """Check that somebody listens at one of these addresses.
+
+    Args:
+        servers: `host:port`, several with commas between them.
+
+    Raises:
+        LocalRunnerError: Nobody does, for so long.
+    """
+    give_up_at = time.monotonic() + seconds
+    while True:
+        for server in servers.split(","):
+            host, _, port = server.strip().rpartition(":")
+            with suppress(OSError, ValueError, TimeoutError):
+                async with asyncio.timeout(2):
+                    _, writer = await asyncio.open_connection(host, int(port))
+                writer.close()
+                return
+        if time.monotonic() >= give_up_at:
+            raise LocalRunnerError(f"{what} does not answer at {servers}: is it running?")
+        await asyncio.sleep(0.2)

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 
 from deploy.local.databases import create_databases, drop_databases
-from deploy.local.doors import answers
+from deploy.local.doors import answers, require_listener
 from deploy.local.interruption import uninterrupted
 from deploy.local.kafka import Kafka
 from deploy.local.plan import HOST, Plan
@@ -154,6 +154,7 @@ class Launch:
     async def _start_kafka(self) -> None:
         kafka = self.kafka
         if kafka is None:
+            await require_listener("Kafka (BAZA_KAFKA)", self._plan.kafka)
             return
         await uninterrupted(partial(bring_up, kafka))
         for node in kafka.nodes:

@@ -1,10 +1,13 @@
 """What is typed wrong is told in a line, never as a traceback."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from deploy.local import __main__ as commands
+from deploy.local.doors import require_listener
+from deploy.local.processes import LocalRunnerError, free_ports
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -45,3 +48,18 @@ def test_a_data_folder_that_cannot_be_is_told(
     assert run(monkeypatch, "run", "--data", str(tmp_path / "file" / "run")) == 1
 
     assert "The data folder cannot be used" in capsys.readouterr().err
+
+
+async def test_a_broker_of_ones_own_that_is_not_there_is_told_at_once() -> None:
+    nobody = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+
+    with pytest.raises(LocalRunnerError, match="BAZA_KAFKA"):
+        await require_listener("Kafka (BAZA_KAFKA)", nobody, seconds=0.1)
+
+
+async def test_one_of_several_addresses_is_enough() -> None:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        (nobody,) = free_ports(1)
+        await require_listener("Kafka", f"127.0.0.1:{nobody}, 127.0.0.1:{port}", seconds=0.1)
