@@ -14,8 +14,8 @@ from tests.benchmarks.http_load import NewRequest, rate, request
 from tests.benchmarks.servers import contacts_server, new_database, uvicorn
 from tests.shared.issuer import Issuer
 
-PAIRS = 3
-SECONDS = 2.0
+PAIRS = 8
+SECONDS = 1.0
 _numbers = itertools.count()
 
 
