@@ -33,6 +33,7 @@ from libs.shared.field_types import (
     Text2000,
     Text20000,
 )
+from libs.shared.garbage import spare_the_collector
 from libs.shared.health import ReadyCheck, health_router, measure_loop_lag
 from libs.shared.idempotency import IdempotencyKeyRequired, OwnIdempotency
 from libs.shared.pagination import Cursor, CursorInvalid, CursorText, Limit, Page, page_of
@@ -118,6 +119,7 @@ def create_app(
         logging.configure(title, settings.log_level)
         telemetry.configure(title, settings.otlp_endpoint)
         async with _opened(app, settings, title):
+            spare_the_collector()
             yield
 
     app = FastAPI(

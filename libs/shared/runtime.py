@@ -20,6 +20,7 @@ from libs.shared import dead_letters, logging, management, telemetry, topics
 from libs.shared.clock import Clock
 from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database, is_transient
+from libs.shared.garbage import spare_the_collector
 from libs.shared.inbox import Inbox
 from libs.shared.kafka import BrokerError, Publisher, Record, Subscriber
 from libs.shared.relay import Relay
@@ -143,6 +144,7 @@ class Worker:
 
 def run_worker(worker: Worker) -> None:
     """Entry point of `worker.py`: run, and exit 1 when a loop failed."""
+    spare_the_collector()
     logging.configure(f"{worker.service}-worker", worker.settings.log_level)
     telemetry.configure(worker.service, worker.settings.otlp_endpoint)
     try:
