@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -22,6 +23,7 @@ class Observer:
         leads: Events of each lead in the order of saying: (name, data).
         segments: Each client's segment as the stream of changes leaves it: (seq, segment).
         gaps: Changes whose seq did not follow the one before.
+        repeats: Events that came again, as every subscriber must expect after a crash.
         last_change_ms: When the newest segment.changed was sent, Unix milliseconds.
     """
 
@@ -33,6 +35,8 @@ class Observer:
         self.leads: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         self.segments: dict[str, tuple[int, str | None]] = {}
         self.gaps = 0
+        self.repeats = 0
+        self._seen: set[UUID] = set()
         self.last_change_ms = 0
 
     @asynccontextmanager
@@ -48,9 +52,14 @@ class Observer:
                     self._count(record)
 
     def _count(self, record: Record) -> None:
-        kind = event_class(decode_headers(record.headers).type)
+        envelope = decode_headers(record.headers)
+        kind = event_class(envelope.type)
         if kind is None:
             return
+        if envelope.id in self._seen:  # a relay that died before it could delete sends again
+            self.repeats += 1
+            return
+        self._seen.add(envelope.id)
         self.topics[record.topic.removeprefix(self._prefix)] += 1
         self.names[kind.event_name] += 1
         if kind.event_name == "segment.changed":
