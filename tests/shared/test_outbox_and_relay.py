@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from sqlalchemy import text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.shared import context, kafka, outbox
 from libs.shared.cloudevents import decode_headers
@@ -104,6 +106,30 @@ async def test_an_event_travels_with_its_state_and_its_thread(
     assert (envelope.time, envelope.key) == (NOON, str(event.lead_id))
     assert record.value is not None
     assert LeadClaimed.model_validate_json(record.value) == event
+
+
+class Tables(DeclarativeBase):
+    """What the test below keeps state in."""
+
+
+class Aggregate(Tables):
+    __tablename__ = "aggregates"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+
+
+async def test_the_aggregate_is_locked_before_its_events_id_is_drawn(plumbing: Database) -> None:
+    await plumbing.pool.execute("CREATE TABLE aggregates (id int PRIMARY KEY, epoch int)")
+    await plumbing.pool.execute("INSERT INTO aggregates VALUES (1, 0)")
+
+    async with plumbing.session() as session:
+        aggregate = await session.get_one(Aggregate, 1)
+        aggregate.epoch = 1
+        await outbox.add(session, claimed())
+
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await plumbing.pool.execute("SELECT * FROM aggregates FOR UPDATE NOWAIT")
 
 
 async def test_what_was_rolled_back_is_never_sent(

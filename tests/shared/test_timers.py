@@ -78,6 +78,29 @@ async def test_rows_fire_when_due_and_not_before(database: Database) -> None:
         assert timedelta(0) <= late < timedelta(seconds=2)
 
 
+async def test_while_nothing_is_due_nothing_is_tried(database: Database) -> None:
+    await database.pool.execute("INSERT INTO alarms VALUES (1, now() + interval '1 hour')")
+    looked: list[datetime | None] = []
+    tried: list[datetime] = []
+    when = due_column("alarms")
+
+    async def look(connection: Connection) -> datetime | None:
+        looked.append(await when(connection))
+        return looked[-1]
+
+    async def note(tx: Connection, now: datetime) -> int:
+        tried.append(now)
+        return 0
+
+    async with ticking(database, Clock(sandbox=False), timer=Timer("alarms", look, note)):
+        async with asyncio.timeout(10):
+            while len(looked) < 5:  # each commit of the service makes the loop look, no more
+                database.wake.ring()
+                await asyncio.sleep(0.01)
+
+    assert tried == []
+
+
 async def test_many_workers_fire_each_row_once(database: Database) -> None:
     await database.pool.execute(
         "INSERT INTO alarms SELECT n, now() - interval '1 day' FROM generate_series(1, 500) n"
