@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -65,7 +65,8 @@ async def _demo(console: Console, ports: Ports) -> int:
         if sys.stdout.isatty():
             where_to_look(console, suite)
             console.print("Ctrl-C stops everything.")
-            await asyncio.Event().wait()
+            with suppress(asyncio.CancelledError):  # Ctrl-C is how a person ends the demo
+                await asyncio.Event().wait()
     return 1 if faults else 0
 
 
