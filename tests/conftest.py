@@ -13,12 +13,18 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from libs.shared import migrations
 from libs.shared.database import Database
 from libs.shared.ids import new_id
+
+# Two processes share two cores, so an example may take long for no fault of its own. In CI the same
+# examples are tried each time: a new one that fails is for a developer to find, not for a landing.
+settings.register_profile("baza", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("baza")
 
 PLUMBING = "plumbing"  # a database with the tables of libs/shared only
 
