@@ -169,7 +169,6 @@ class Subscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         fetch_wait_ms: int,
     ) -> None:
         self.in_hand = asyncio.Lock()
-        self.rebalances = 0
         self._topics = list(topics)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -241,19 +240,8 @@ class Subscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         except KafkaError as error:
             log.warning("offset_commit_failed", error=type(error).__name__)
 
-    async def lag(self) -> dict[Partition, int]:
-        """Records not yet fetched, by partition, as far as the broker has told us."""
-        found: dict[Partition, int] = {}
-        for partition in self._consumer.assignment():
-            end = self._consumer.highwater(partition)
-            if end is not None:
-                here = await self._consumer.position(partition)
-                found[partition.topic, partition.partition] = max(0, end - here)
-        return found
-
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Wait for the transaction in hand before the partitions go."""
-        self.rebalances += 1
         try:
             async with asyncio.timeout(REBALANCE_TIMEOUT_MS / 1000 - 2), self.in_hand:
                 pass

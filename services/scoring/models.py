@@ -47,15 +47,6 @@ class Score(Base):
     due_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
-class Touch(Base):
-    """When somebody last spoke with a client; also of clients who never bought."""
-
-    __tablename__ = "touches"
-
-    client_id: Mapped[UUID] = mapped_column(primary_key=True)
-    last_touch_at: Mapped[datetime] = mapped_column(Instant)
-
-
 class SegmentMove(Base):
     """One line of a client's segment history, as it was said by segment.changed."""
 

@@ -81,9 +81,9 @@ class StartRescoring(Request):
     """Score everybody again from the bare purchases."""
 
 
-async def current_rules(session: Session, now: Now) -> Rules:
+async def current_rules(session: Session) -> Rules:
     """The rules in force, as a dependency."""
-    return await prepared(session, now)
+    return await prepared(session)
 
 
 CurrentRules = Annotated[Rules, Depends(current_rules)]

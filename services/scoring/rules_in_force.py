@@ -7,10 +7,11 @@ the stream; a client keeps exactly one segment at every moment.
 
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 import orjson
-from sqlalchemy import func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared import outbox
@@ -30,6 +31,22 @@ _IN_FORCE_ORM = text(
     "SELECT version, CAST(body AS text) AS body, CAST(cuts AS text) AS cuts FROM rule_sets"
     " WHERE status = 'active'"
 )
+
+
+# Version 1 is there from the beginning of time: no request and no event makes it.
+_KEEP_PRESET = """
+    INSERT INTO rule_sets (version, status, body, cuts, created_at, created_by, activated_at,
+        activated_by)
+    VALUES (1, 'active', {body}, {cuts}, 'epoch', 'baza', 'epoch', 'baza') ON CONFLICT DO NOTHING
+"""
+_KEEP_PRESET_ORM = text(_KEEP_PRESET.format(body=":body", cuts=":cuts")).bindparams(
+    bindparam("body", type_=JSONB), bindparam("cuts", type_=JSONB)
+)
+
+
+def _preset() -> tuple[dict[str, Any], dict[str, Any]]:
+    body = DEFAULT_RULE_SET.model_dump(mode="json")
+    return body, DEFAULT_RULE_SET.fixed_cuts.model_dump(mode="json")
 
 
 class RuleSetNotFound(NotFound):
@@ -57,14 +74,7 @@ async def rules_in_force(connection: Connection) -> Rules:
     """The rules that hold now, as the connection's transaction sees them."""
     row = await connection.fetchrow(_IN_FORCE)
     if row is None:
-        cuts = DEFAULT_RULE_SET.fixed_cuts.model_dump()
-        await connection.execute(
-            "INSERT INTO rule_sets (version, status, body, cuts, created_at, created_by,"
-            " activated_at, activated_by) VALUES (1, 'active', $1, $2, now(), 'baza', now(),"
-            " 'baza') ON CONFLICT DO NOTHING",
-            DEFAULT_RULE_SET.model_dump(mode="json"),
-            cuts,
-        )
+        await connection.execute(_KEEP_PRESET.format(body="$1", cuts="$2"), *_preset())
         row = await connection.fetchrow(_IN_FORCE)
     assert row is not None  # noqa: S101  # inserted above, or by another transaction
     return _parsed(row["version"], row["body"], row["cuts"])
@@ -205,27 +215,11 @@ async def _cuts_of(
     }
 
 
-async def prepared(session: AsyncSession, now: datetime) -> Rules:
+async def prepared(session: AsyncSession) -> Rules:
     """The rules in force for a request; the preset is written down first if there are none."""
     row = (await session.execute(_IN_FORCE_ORM)).one_or_none()
     if row is None:
-        await _keep_preset(session, now)
+        body, cuts = _preset()
+        await session.execute(_KEEP_PRESET_ORM, {"body": body, "cuts": cuts})
         row = (await session.execute(_IN_FORCE_ORM)).one()
     return _parsed(row.version, row.body, row.cuts)
-
-
-async def _keep_preset(session: AsyncSession, now: datetime) -> None:
-    await session.execute(
-        insert(RuleSetVersion)
-        .values(
-            version=1,
-            status="active",
-            body=DEFAULT_RULE_SET.model_dump(mode="json"),
-            cuts=DEFAULT_RULE_SET.fixed_cuts.model_dump(),
-            created_at=now,
-            created_by="baza",
-            activated_at=now,
-            activated_by="baza",
-        )
-        .on_conflict_do_nothing()
-    )

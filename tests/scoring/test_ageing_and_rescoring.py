@@ -19,7 +19,7 @@ END = NEW_YEAR + timedelta(days=700)
 
 async def activated(database: Database, rule_set: RuleSet) -> int:
     async with database.session() as session:
-        await prepared(session, NEW_YEAR)
+        await prepared(session)
         version = (await draft(session, rule_set, by="ann", now=NEW_YEAR)).version
     async with database.session() as session:
         await activate(session, version, by="ann", now=END)
