@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 from prometheus_client import Gauge, Histogram
 
+from libs.shared import failpoints
 from libs.shared.database import is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.inbox import Inbox
@@ -94,7 +95,9 @@ class Consumer:
                 raise
             log.warning("batch_put_off", reason=reason_of(error), records=len(records))
             return False
+        failpoints.reach("consumer.applied")
         await self._subscriber.commit(_next_offsets(records))
+        failpoints.reach("consumer.committed")
         BATCH_SECONDS.observe(time.perf_counter() - started)
         PROGRESS.set(time.time())
         LAG_SECONDS.labels(records[-1].topic).set(

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from libs.shared import failpoints
 from libs.shared.wake import Wake
 
 if TYPE_CHECKING:
@@ -185,6 +186,8 @@ class Database:
         """
         async with self.pool.acquire() as connection, connection.transaction():
             yield connection
+            failpoints.reach("transaction.done")
             wrote = await connection.fetchval(_HAS_WRITTEN)
+        failpoints.reach("transaction.committed")
         if wrote:
             self.wake.ring()

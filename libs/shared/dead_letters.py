@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 from prometheus_client import Gauge
 
+from libs.shared import failpoints
 from libs.shared.cloudevents import Envelope
 from libs.shared.database import Connection, is_transient
 from libs.shared.ids import new_id
@@ -97,6 +98,7 @@ async def lay_aside(
         reason.replace("\x00", ""),
         float(record.timestamp_ms),
     )
+    failpoints.reach("dead_letter.laid_aside")
     if kept is None or mirror_prefix is None:
         return
     plain_topic = record.topic.removeprefix(mirror_prefix)
@@ -193,5 +195,6 @@ async def _replay(tx: Connection, row: asyncpg.Record, now: datetime, handle: Ha
         row["id"],
         now,
     )
+    failpoints.reach("dead_letter.replayed")
     log.info("dead_letter_replayed", dead_letter_id=row["id"])
     return True

@@ -14,7 +14,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
-from libs.shared import dead_letters, telemetry
+from libs.shared import dead_letters, failpoints, telemetry
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.kafka import Record
@@ -72,6 +72,7 @@ class Inbox:
     async def _attempt(self, heard: Sequence[Heard], *, carefully: bool) -> None:
         async with self._database.transaction() as tx:
             fresh = await self._only_new(heard, tx)
+            failpoints.reach("inbox.remembered")
             parked = await dead_letters.parked(tx, {item.lane for item in fresh})
             if parked:
                 await self._lay_behind([item for item in fresh if item.lane in parked], tx)
@@ -81,6 +82,7 @@ class Inbox:
             else:
                 for round_ in in_rounds(fresh):
                     await self._dispatcher.handle([h.event for h in round_ if h.event], tx)
+            failpoints.reach("inbox.handled")
         if not carefully and fresh:
             self._poison_in_a_row = 0
         for item in fresh:

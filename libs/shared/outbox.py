@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.shared import context
+from libs.shared import context, failpoints
 from libs.shared.database import Connection
 from libs.shared.events import Event
 
@@ -49,6 +49,7 @@ async def add(session: AsyncSession, *events: Event) -> None:
     await session.flush()
     for event in events:
         await session.execute(_INSERT_ONE, row_of(event))
+    failpoints.reach("outbox.added")
 
 
 async def add_all(connection: Connection, events: Sequence[Event]) -> None:
@@ -61,6 +62,7 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> None:
     rows = [row_of(event) for event in events]
     names = rows[0].keys()
     await connection.execute(INSERT_MANY, *([row[name] for row in rows] for name in names))
+    failpoints.reach("outbox.added")
 
 
 def row_of(event: Event) -> dict[str, object]:

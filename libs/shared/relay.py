@@ -14,7 +14,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter, Gauge
 
-from libs.shared import telemetry
+from libs.shared import failpoints, telemetry
 from libs.shared.cloudevents import Envelope, encode_headers
 from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
 from libs.shared.kafka import BrokerError, Outgoing, Publisher
@@ -117,6 +117,7 @@ class Relay:
         if not rows:
             OLDEST.set(0)
             return 0
+        failpoints.reach("relay.read")
         oldest = min(row["event_id"].int >> 80 for row in rows) / 1000  # UUIDv7: real time, in ms
         OLDEST.set(max(0.0, time.time() - oldest))
         with telemetry.span(
@@ -127,9 +128,11 @@ class Relay:
             await self._publisher.send_all(
                 [outgoing for row in rows for outgoing in self._outgoing(row)]
             )
+        failpoints.reach("relay.acknowledged")
         await connection.execute(
             _DELETE, [row["shard"] for row in rows], [row["id"] for row in rows]
         )
+        failpoints.reach("relay.deleted")
         SENT.inc(len(rows))
         self.sent += len(rows)
         return len(rows)

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from libs.shared import context, idempotency
+from libs.shared import context, failpoints, idempotency
 from libs.shared.auth import Principal, Requirement
 from libs.shared.clock import Clock
 from libs.shared.database import Database
@@ -103,12 +103,16 @@ async def _in_transaction(
             stored = await idempotency.claim(transaction.session, claim)
             if stored is not None:
                 return stored.response()
+            failpoints.reach("idempotency.claimed")
         response = await answer(request)
         if response.status_code >= 400:
             return response
         if claim is not None:
             await idempotency.settle(transaction.session, claim, response)
+            failpoints.reach("idempotency.settled")
+        failpoints.reach("request.done")
         if await transaction.commit() and rings:
+            failpoints.reach("request.committed")
             database.wake.ring()
         return response
     finally:

@@ -14,6 +14,7 @@ from datetime import datetime
 import structlog
 from prometheus_client import Counter, Histogram
 
+from libs.shared import failpoints
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.wake import Bell
@@ -93,8 +94,11 @@ class TimerLoop:
                     return LONGEST_SLEEP_SECONDS
                 if due > now:
                     return min((due - now).total_seconds(), LONGEST_SLEEP_SECONDS)
+                failpoints.reach("timer.due")
                 async with connection.transaction():
                     fired = await self._timer.fire(connection, now)
+                    failpoints.reach("timer.fired")
+                failpoints.reach("timer.committed")
             if not fired:  # others hold the due rows; they will be done in a moment
                 return 0.05
             LATENESS.labels(self._timer.name).observe(max(0.0, (now - due).total_seconds()))

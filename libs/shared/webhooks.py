@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
+from libs.shared import failpoints
 from libs.shared.database import Connection
 from libs.shared.errors import Unauthenticated
 
@@ -105,4 +106,5 @@ async def store(
     """
     kept = {name: headers[name] for name in _STORED_HEADERS if name in headers}
     stored = await connection.fetchval(_STORE, source, external_id, kept, raw, received_at)
+    failpoints.reach("webhook.stored")
     return stored is True

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response
 
-from libs.shared import idempotency
+from libs.shared import failpoints, idempotency
 from libs.shared.database import Connection, Database
 from libs.shared.errors import DomainError
 from libs.shared.problems import JsonMalformed, problem_of
@@ -244,10 +244,12 @@ async def answer_once(
                 response = Response(await work(connection), status, media_type="application/json")
                 if claim is not None:
                     await _remember(connection, claim, response)
+                    failpoints.reach("idempotency.settled")
         except _Repeated:
             if claim is None:  # unreachable: only a claim is repeated
                 raise
             return (await idempotency.stored_answer(connection, claim)).response()
+    failpoints.reach("request.committed")
     database.wake.ring()
     return response
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
-from libs.shared import outbox, policies
+from libs.shared import failpoints, outbox, policies
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.events import Event, MessageFailed, MessageSent, ReminderCancelled
@@ -238,11 +238,14 @@ class SendingLoop:
         async with self._database.transaction() as tx:
             now = await self._clock.read(tx)
             taken = await take_due(tx, self._channel, now=now, lease=self._lease)
+        if taken:
+            failpoints.reach("sending.taken")
         await asyncio.gather(*(self._send(message) for message in taken))
         return len(taken)
 
     async def _send(self, message: Outgoing) -> None:
         outcome = await self._provider.send(message)
+        failpoints.reach("sending.sent")
         ATTEMPTS.labels(self._channel, outcome.verdict).inc()
         log.info(
             "message_tried",

@@ -7,7 +7,7 @@ timeout fight for the lead's row lock, and exactly one wins. Any number of worke
 
 from datetime import datetime
 
-from libs.shared import outbox
+from libs.shared import failpoints, outbox
 from libs.shared.database import Connection
 from libs.shared.events import LeadUnclaimed
 from libs.shared.timers import Timer
@@ -37,6 +37,7 @@ async def reassign_lapsed_leads(tx: Connection, now: datetime) -> int:
     lapsed = await tx.fetch(_LAPSE, now, BATCH)
     if not lapsed:
         return 0
+    failpoints.reach("claim_timeout.lapsed")
     await outbox.add_all(
         tx,
         [

@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 from starlette.responses import Response
 
-from libs.shared import idempotency, outbox
+from libs.shared import failpoints, idempotency, outbox
 from libs.shared.database import Connection
 from libs.shared.errors import Conflict
 from libs.shared.events import ClientCreated
@@ -90,6 +90,7 @@ async def create(
             ids = await connection.fetchval(_CREATE_ONCE, *values, *_key(claim, begun, told))
     except asyncpg.UniqueViolationError as error:
         raise await _exists(connection, card) from error
+    failpoints.reach("create.committed")
     if ids is None and claim is not None:
         return (await idempotency.stored_answer(connection, claim)).response()
     body = begun + str(ids).encode() + b"}"

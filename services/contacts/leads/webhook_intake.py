@@ -9,7 +9,7 @@ from datetime import datetime
 import asyncpg
 import structlog
 
-from libs.shared import policies
+from libs.shared import failpoints, policies
 from libs.shared.database import Connection, is_transient
 from libs.shared.timers import Timer, due_column
 from services.contacts.leads.form import NotAForm, read_form
@@ -44,6 +44,7 @@ async def take_in_forms(tx: Connection, now: datetime) -> int:
                 raise
             log.exception("form_not_taken_in", webhook_request_id=request["id"])
             outcome = f"{REFUSED}{type(error).__name__}"
+        failpoints.reach("form.taken_in")
         await tx.execute(_SETTLE, request["id"], outcome)
     return len(due)
 
