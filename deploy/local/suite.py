@@ -24,7 +24,7 @@ from deploy.local.launch import Launch
 from deploy.local.plan import HOST, Plan
 from deploy.local.ports import SERVICES, Ports
 from deploy.local.processes import write_atomically
-from deploy.local.supervision import Supervisor
+from deploy.local.supervision import LONGEST_PAUSE_SECONDS, Supervisor
 
 _KILLED_PROCESSES_SECONDS = 5.0  # until their ports are free
 
@@ -43,10 +43,13 @@ class Suite:
         topic_prefix: In front of every topic and group; empty with a Kafka of our own.
         webhook_secret: `whsec_...` of the webhook source `site-form`.
         launch: The parts themselves, for those who kill them on purpose.
+        supervisor: Keeps the parts alive; may be given others to watch.
         seconds: How long each part of the start took.
     """
 
-    def __init__(self, plan: Plan, launch: Launch, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, plan: Plan, launch: Launch, supervisor: Supervisor, http: httpx.AsyncClient
+    ) -> None:
         ports, names = plan.ports, plan.services
         self.urls = {service: f"http://{HOST}:{ports.api(service)}" for service in names}
         self.worker_urls = {s: f"http://{HOST}:{ports.worker(s)}" for s in names}
@@ -57,6 +60,8 @@ class Suite:
         self.data = plan.data
         self.ports = ports
         self.launch = launch
+        self.supervisor = supervisor
+        self.plan = plan
         self.seconds = launch.seconds
         self._http = http
 
@@ -73,6 +78,7 @@ class Suite:
         empty: bool = False,
         nodes: int = 1,
         signals: bool = True,
+        longest_pause: float = LONGEST_PAUSE_SECONDS,
         say: Callable[[str], None] = say_on_stderr,
     ) -> AsyncIterator["Suite"]:
         """Run the suite for the time of the block.
@@ -82,6 +88,7 @@ class Suite:
             empty: Begin with nothing: the data of earlier runs are removed.
             nodes: Kafka nodes, 1 or 3; a data folder keeps to its number.
             signals: Let SIGINT and SIGTERM cancel the calling task (main thread only).
+            longest_pause: Seconds until a part that died is started again, at most.
             say: Told what happens, line by line.
 
         Raises:
@@ -113,13 +120,13 @@ class Suite:
                 )
             )
             write_atomically(folder.path / "ports.json", json.dumps(asdict(ports)))
-            supervisor = Supervisor(folder.roster, say)
+            supervisor = Supervisor(folder.roster, say, longest_pause)
             async with httpx.AsyncClient(timeout=60) as http:
                 launch = Launch(plan, supervisor, http, say)
                 try:
                     await launch.start()
                     async with _supervised(supervisor):
-                        yield cls(plan, launch, http)
+                        yield cls(plan, launch, supervisor, http)
                 finally:
                     await uninterrupted(launch.stop)
                     folder.roster.clear()

@@ -31,14 +31,18 @@ class Part(Protocol):
 
 
 class PythonProcess:
-    """A module of this checkout in a process of its own."""
+    """A module of this checkout in a process of its own.
+
+    Attributes:
+        arguments: What it is started with; a change holds from the next start on.
+    """
 
     def __init__(
         self, name: str, arguments: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path
     ) -> None:
         self.name = name
         self.log = log
-        self._arguments = arguments
+        self.arguments = list(arguments)
         self._env = env
         self._cwd = cwd
         self._child: subprocess.Popen[bytes] | None = None
@@ -48,7 +52,7 @@ class PythonProcess:
         return self._started().pid
 
     def start(self) -> None:
-        self._child = spawn(self._arguments, log=self.log, env=self._env, cwd=self._cwd)
+        self._child = spawn(self.arguments, log=self.log, env=self._env, cwd=self._cwd)
 
     def is_running(self) -> bool:
         return self._child is not None and self._child.poll() is None
@@ -85,16 +89,22 @@ class Supervisor:
 
     Attributes:
         say: Told about every death and every restart, one line each.
+        longest_pause: Seconds before a restart, at most; who dies again and again waits longer.
     """
 
     roster: Roster
     say: Callable[[str], None]
+    longest_pause: float = LONGEST_PAUSE_SECONDS
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
     def watch(self, name: str, part: Part) -> None:
         """Record a part that was just started, and keep it alive while `run` runs."""
         self.roster.record(name, part.pid)
         self._watched[name] = _Watched(part, time.monotonic())
+
+    def let_go(self, name: str) -> None:
+        """Watch a part no longer; it goes on running."""
+        self._watched.pop(name, None)
 
     def require_alive(self) -> None:
         """Check that nothing has died yet: at the start a death is a fault, not an accident.
@@ -109,7 +119,7 @@ class Supervisor:
     async def run(self) -> None:
         """Restart what dies, until cancelled."""
         while True:
-            for name, watched in self._watched.items():
+            for name, watched in list(self._watched.items()):
                 self._look_after(name, watched, time.monotonic())
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -131,4 +141,4 @@ class Supervisor:
         else:
             self.say(f"{name} runs again")
         watched.started_at, watched.restart_at = now, None
-        watched.pause = min(watched.pause * 2, LONGEST_PAUSE_SECONDS)
+        watched.pause = min(watched.pause * 2, self.longest_pause)

@@ -1,0 +1,124 @@
+"""The managers of the chaos run: they claim, in time and too late, all at once, and give back.
+
+Most claims go to the current offer. Some are kept and made later, when the offer has long gone to
+somebody else: those must be refused. Every claim that was answered with success is in the journal.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.reliability.journal import Journal
+from tests.reliability.patience import PatientClient, Place, Refused
+
+PAGE = 100
+PAUSE_SECONDS = 0.4
+LATER_ROUNDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the managers are told."""
+
+    seed: int
+    folder: str
+    place: Place
+    managers: list[str]
+
+    @classmethod
+    def of(cls, text: str) -> "Task":
+        told = orjson.loads(text)
+        return cls(**{**told, "place": Place(**told["place"])})
+
+
+class Claimant:
+    """Acts for all managers, as a supervisor's token may."""
+
+    def __init__(self, task: Task, client: PatientClient) -> None:
+        self._task = task
+        self._client = client
+        self._journal = Journal(Path(task.folder) / "claims.jsonl")
+        self._chance = random.Random(task.seed)
+        self._kept: deque[tuple[int, dict[str, Any]]] = deque()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look at the floor, act, look again."""
+        round_ = 0
+        while not stop.is_set():
+            round_ += 1
+            await self._act(round_)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
+
+    async def _act(self, round_: int) -> None:
+        offered = (await self._get(f"/v1/leads?state=offered&limit={PAGE}"))["items"]
+        queued = await self._get("/v1/queue?limit=20")
+        claimed = (await self._get("/v1/leads?state=claimed&limit=20"))["items"]
+        work = [self._claim(lead, by=lead["manager_id"]) for lead in self._some(offered, 0.15)]
+        # Two at once for the same lead: the one it is offered to, and one it is not.
+        work += [self._claim(lead, by=self._anybody()) for lead in self._some(offered, 0.05)]
+        work += [self._take(lead) for lead in self._some(queued, 0.5)]
+        work += [self._release(lead) for lead in self._some(claimed, 0.05)]
+        self._kept += [(round_ + LATER_ROUNDS // 2, lead) for lead in self._some(offered, 0.1)]
+        while self._kept and self._kept[0][0] <= round_:
+            lead = self._kept.popleft()[1]
+            work.append(self._claim(lead, by=lead["manager_id"]))
+        await asyncio.gather(*work)
+
+    def _some(self, leads: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+        return [lead for lead in leads if self._chance.random() < share]
+
+    def _anybody(self) -> str:
+        return self._chance.choice(self._task.managers)
+
+    async def _claim(self, lead: dict[str, Any], *, by: str) -> None:
+        await self._do(lead, "claim", {"epoch": lead["epoch"], "manager_id": by})
+
+    async def _take(self, lead: dict[str, Any]) -> None:
+        await self._do(lead, "take", {"manager_id": self._anybody()})
+
+    async def _release(self, lead: dict[str, Any]) -> None:
+        body = {"epoch": lead["epoch"], "manager_id": lead["manager_id"], "reason": "занят"}
+        await self._do(lead, "release", body)
+
+    async def _do(self, lead: dict[str, Any], verb: str, body: dict[str, Any]) -> None:
+        path = f"/v1/leads/{lead['id']}/{verb}"
+        try:
+            after = await self._client.command("POST", "routing", path, body)
+        except Refused as problem:
+            if problem.status != 409:
+                self._journal.add({"verb": "refused", "problem": str(problem)})
+            return
+        # A `take` that was sent again after its answer was lost is refused, though it was done:
+        # what was told is a part of the truth, the rest is in the events.
+        self._journal.add(
+            {
+                "verb": verb,
+                "lead": lead["id"],
+                "manager": body["manager_id"],
+                "epoch": body.get("epoch", after["epoch"]),
+            }
+        )
+
+    async def _get(self, path: str) -> Any:
+        return await self._client.command("GET", "routing", path)
+
+
+async def main() -> None:
+    task = Task.of(sys.argv[1])
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with PatientClient.open(task.place, "claimant", "supervisor") as client:
+        await Claimant(task, client).run(stop)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,60 @@
+"""A subscriber that can hide nothing: it writes down every application of every event.
+
+It is a Baza worker like any other (`libs.shared.runtime`): same group, inbox, offsets. Its table
+has no unique key, so an event that acts twice stands there twice, one that is skipped is missing,
+and the rows of a key stand in the order in which they acted. A part of its commits is refused by
+the database, as serialization failures are.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from libs.shared.database import Connection
+from libs.shared.events import Event
+from libs.shared.runtime import Worker, run_worker
+from libs.shared.settings import ServiceSettings
+from libs.shared.subscriptions import Subscription, on
+
+TABLES = """
+CREATE TABLE applied (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id uuid NOT NULL,
+    topic text NOT NULL,
+    key text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE FUNCTION refuse_some() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF random() < 0.02 THEN
+        RAISE EXCEPTION 'this commit is refused' USING ERRCODE = '40001';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TABLE commits (at timestamptz NOT NULL);
+CREATE CONSTRAINT TRIGGER refuse_some AFTER INSERT ON commits
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_some();
+"""
+_APPLY = """
+    INSERT INTO applied (event_id, topic, key)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
+"""
+
+
+async def write_down(events: Sequence[Event], tx: Connection) -> None:
+    """Append a row for each event; the commit is refused now and then."""
+    await tx.execute(
+        _APPLY,
+        [event.event_id for event in events],
+        [event.topic for event in events],
+        [event.key for event in events],
+    )
+    await tx.execute("INSERT INTO commits VALUES (now())")
+
+
+SUBSCRIPTIONS: Sequence[Subscription[Event]] = tuple(
+    on(kind, write_down) for kind in Event.registry.values() if kind.topic != "rules"
+)
+
+if __name__ == "__main__":
+    group = sys.argv[1] if len(sys.argv) > 1 else "ledger"
+    run_worker(Worker(group, ServiceSettings(), SUBSCRIPTIONS))
