@@ -11,11 +11,11 @@ import orjson
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.floor_app import TABLES
 from tests.benchmarks.http_load import NewRequest, rate, request
-from tests.benchmarks.servers import contacts_server, new_database, uvicorn
+from tests.benchmarks.servers import Servers, contacts_server, new_database, uvicorn
 from tests.shared.issuer import Issuer
 
-PAIRS = 8
-SECONDS = 1.0
+PAIRS = 6
+SECONDS = 0.8
 _numbers = itertools.count()
 
 
@@ -37,15 +37,15 @@ def _ours(token: str) -> NewRequest:
     return make
 
 
-async def measure(postgres: str) -> list[Figure]:
-    floor_url = await new_database(postgres, "bench_floor")
+async def measure(servers: Servers) -> list[Figure]:
+    floor_url = await new_database(servers.postgres, "bench_floor")
     connection = await asyncpg.connect(floor_url)
     await connection.execute(TABLES)
     await connection.close()
     async with (
         Issuer().serving() as issuer,
         uvicorn("tests.benchmarks.floor_app:app", {"FLOOR_URL": floor_url}) as floor_port,
-        contacts_server(postgres, issuer) as (port, _url),
+        contacts_server(servers.postgres, issuer) as (port, _url),
     ):
         make = _ours(issuer.token("integration"))
         await rate(floor_port, _new_floor, seconds=0.5)
@@ -57,4 +57,4 @@ async def measure(postgres: str) -> list[Figure]:
             )
             for _ in range(PAIRS)
         ]
-    return [Figure.of("create", "requests/s", pairs)]
+    return [Figure.of("create", "requests/s", pairs, bar=0.5, aim=0.75)]

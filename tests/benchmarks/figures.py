@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import orjson
@@ -10,24 +10,76 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Medians of several rounds; `ratio` is the median of each round's own ratio."""
+    """Medians of several rounds; `ratio` is the median of each round's own ratio.
+
+    Attributes:
+        spread: Of the rounds' ratios: (largest - smallest) / median.
+        best: The best round's ratio. Only a bar that even this one misses counts as missed: a
+            neighbour on the machine makes rounds slower, never faster.
+        bar: What must be reached, as a ratio.
+        aim: What should be reached.
+        low_is_good: The figure is a time: `bar` and `aim` are upper bounds.
+    """
 
     name: str
-    value: int
+    value: float
     unit: str
-    limit: int
+    limit: float
     ratio: float
+    spread: float
+    best: float
+    bar: float | None = None
+    aim: float | None = None
+    low_is_good: bool = False
 
     @classmethod
-    def of(cls, name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> Self:
+    def of(
+        cls,
+        name: str,
+        unit: str,
+        pairs: Sequence[tuple[float, float]],
+        *,
+        bar: float | None = None,
+        aim: float | None = None,
+        low_is_good: bool = False,
+    ) -> Self:
         """From rounds of (limit, ours), each measured one right after the other."""
+        ratios = [ours / limit for limit, ours in pairs]
+        ratio = statistics.median(ratios)
         return cls(
             name=name,
-            value=round(statistics.median(ours for _, ours in pairs)),
+            value=_short(statistics.median(ours for _, ours in pairs)),
             unit=unit,
-            limit=round(statistics.median(limit for limit, _ in pairs)),
-            ratio=round(statistics.median(ours / limit for limit, ours in pairs), 3),
+            limit=_short(statistics.median(limit for limit, _ in pairs)),
+            ratio=round(ratio, 3),
+            spread=round((max(ratios) - min(ratios)) / ratio, 2),
+            best=round(min(ratios) if low_is_good else max(ratios), 3),
+            bar=bar,
+            aim=aim,
+            low_is_good=low_is_good,
         )
 
     def line(self) -> str:
-        return orjson.dumps(asdict(self)).decode() + "\n"
+        """The figure as a line of JSON."""
+        names = ("name", "value", "unit", "limit", "ratio", "spread")
+        return orjson.dumps({name: getattr(self, name) for name in names}).decode() + "\n"
+
+    def fails(self) -> bool:
+        """Whether the bar was missed by every round."""
+        return self.bar is not None and not self._reaches(self.best, self.bar)
+
+    def verdict(self) -> str | None:
+        """What is missed, in one line; None when the aim is reached."""
+        if self.bar is not None and not self._reaches(self.ratio, self.bar):
+            excuse = "" if self.fails() else f", but the best round's {self.best} reaches it"
+            return f"{self.name}: {self.ratio} misses the bar of {self.bar}{excuse}\n"
+        if self.aim is not None and not self._reaches(self.ratio, self.aim):
+            return f"{self.name}: {self.ratio} misses the aim of {self.aim}\n"
+        return None
+
+    def _reaches(self, ratio: float, goal: float) -> bool:
+        return ratio <= goal if self.low_is_good else ratio >= goal
+
+
+def _short(value: float) -> float:
+    return round(value) if value >= 100 else round(value, 1)

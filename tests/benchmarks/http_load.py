@@ -77,9 +77,14 @@ async def rate(
 
 
 async def answers_at(
-    port: int, path: str, process: "subprocess.Popen[bytes]", *, limit: float = 30
+    port: int,
+    path: str,
+    process: "subprocess.Popen[bytes]",
+    *,
+    status: int | None = None,
+    limit: float = 30,
 ) -> None:
-    """Wait until a server answers.
+    """Wait until a server answers, or answers with a certain status.
 
     Raises:
         RuntimeError: Its process has ended.
@@ -92,10 +97,12 @@ async def answers_at(
                 raise RuntimeError(f"the server ended with {process.returncode}")
             try:
                 async with Line(port) as line:
-                    await line.send(f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode())
-                return
+                    got, _ = await line.send(f"GET {path} HTTP/1.1\r\nhost: b\r\n\r\n".encode())
+                if status in (None, got):
+                    return
             except OSError:
-                await asyncio.sleep(0.05)
+                pass
+            await asyncio.sleep(0.05)
 
     waiting: Awaitable[None] = poll()
     await asyncio.wait_for(waiting, limit)

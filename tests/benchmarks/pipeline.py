@@ -1,127 +1,91 @@
-"""Scoring's inbox beside the least that an inbox, an aggregate and an outbox can cost.
+"""Scoring's consumer beside the floor, both hearing the same deals from the same Apache Kafka.
 
-Ours reads real records: CloudEvents headers, JSON, the rules, history and segment.changed. The
-floor is three set-based statements in one transaction, fed with values that are decoded already.
-Both hear of the same deals of 100,000 clients, keys uniform, on tables that begin empty.
+Ours is what the worker runs: consumer, inbox, scoring's handlers; see `floor.py` for the other.
+Both go on from where they were with a full backlog before them, in the same process, in turn, on
+databases that know 100,000 clients. A round begins when the group has been joined and ends with
+the commit of the offsets.
 """
 
+import asyncio
 import gc
-import random
 import time
-from collections.abc import Sequence
-from datetime import timedelta
-from uuid import UUID
+from collections.abc import Mapping
+from contextlib import suppress
 
-import asyncpg
-
-from libs.shared import migrations
-from libs.shared.database import SERVER_SETTINGS, Database
-from libs.shared.events import DealClosed
-from libs.shared.ids import new_id
+from libs.shared.consumer import Consumer
+from libs.shared.database import Database
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import Record
+from libs.shared.kafka import Partition, Subscriber
 from libs.shared.subscriptions import Dispatcher
 from services.scoring.subscriptions import SUBSCRIPTIONS
+from tests.benchmarks.deals import close_deals, make_topics, scored_clients
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.servers import new_database
-from tests.shared.streams import NOON, record_of
+from tests.benchmarks.floor import Floor
+from tests.benchmarks.servers import Servers
 
-CLIENTS = 100_000
-BATCH = 1_000
-BATCHES = 10  # in a round
+EVENTS = 16_000  # in a round
 ROUNDS = 5
-
-_TABLES = """
-CREATE TABLE inbox (event_id uuid PRIMARY KEY);
-CREATE TABLE totals (client_id uuid PRIMARY KEY, deals int NOT NULL, amount_minor bigint NOT NULL,
-    last_at timestamptz NOT NULL);
-CREATE TABLE outbox (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text NOT NULL,
-    key text NOT NULL, data bytea NOT NULL);
-"""
-_REMEMBER = """
-    INSERT INTO inbox SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id
-"""
-_ADD_UP = """
-    INSERT INTO totals AS t
-    SELECT client, count(*), sum(amount), max(at)
-    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS g (client, amount, at)
-    GROUP BY client ORDER BY client
-    ON CONFLICT (client_id) DO UPDATE SET deals = t.deals + excluded.deals,
-        amount_minor = t.amount_minor + excluded.amount_minor,
-        last_at = greatest(t.last_at, excluded.last_at)
-"""
-_SAY = """
-    INSERT INTO outbox (topic, key, data)
-    SELECT 'segments', * FROM unnest($1::text[], $2::bytea[])
-"""
-
-Columns = list[list[object]]
+PREFIX = "pipeline."
+_BACKLOG = (ROUNDS + 2) * EVENTS  # a round may take a little more than its share
+_LONGEST_SECONDS = 60.0
 
 
-async def measure(postgres: str) -> list[Figure]:
-    url = await new_database(postgres, "bench_scoring")
-    await migrations.upgrade("scoring", url)
-    floor_url = await new_database(postgres, "bench_scoring_floor")
-    floor = await asyncpg.connect(floor_url, server_settings=SERVER_SETTINGS)
-    await floor.execute(_TABLES)
-    clients = [new_id() for _ in range(CLIENTS)]
-    chance = random.Random(1)
+class _Counted(Subscriber):
+    """Knows how far the group has come."""
+
+    done: dict[Partition, int]
+    until: int
+    finished: asyncio.Event
+
+    async def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        await super().commit(next_offsets)
+        self.done.update(next_offsets)
+        if sum(self.done.values()) >= self.until:
+            self.finished.set()
+
+
+async def measure(servers: Servers) -> list[Figure]:
+    topic = await make_topics(servers, PREFIX)
+    url, clients = await scored_clients(servers, "bench_scoring")
+    await close_deals(servers, topic, clients, _BACKLOG)
     pairs = []
-    async with Database.open(url, name="bench", pool_size=2) as database:
-        inbox = Inbox(database, Dispatcher(SUBSCRIPTIONS))
+    done: dict[Partition, int] = {}
+    async with (
+        Floor.open(servers, topic, clients) as floor,
+        Database.open(url, name="bench", pool_size=2) as database,
+    ):
         for _ in range(ROUNDS + 1):
-            batches = [_deals(clients, chance) for _ in range(BATCHES)]
-            values = [_values(deals) for deals in batches]
-            records = [[record_of(deal) for deal in deals] for deals in batches]
             gc.collect()
-            gc.freeze()  # what was made for a round is not searched for garbage at ours' expense
-            pairs.append((await _floor_rate(floor, values), await _rate(inbox, records)))
-            gc.unfreeze()
-        await _demand_all(database, (ROUNDS + 1) * BATCHES * BATCH)
-    await floor.close()
-    return [Figure.of("pipeline", "events/s", pairs[1:])]  # the first round warms up
+            pairs.append((await floor.rate(EVENTS), await _rate(servers, database, done)))
+        await _demand_all(database, len(clients) + sum(done.values()))
+    return [Figure.of("pipeline", "events/s", pairs[1:], bar=0.6, aim=0.8)]  # the first warms up
 
 
-def _deals(clients: Sequence[UUID], chance: random.Random) -> list[DealClosed]:
-    return [
-        DealClosed(
-            deal_id=new_id(),
-            client_id=chance.choice(clients),
-            closed_at=NOON - timedelta(days=chance.randrange(365)),
-            amount_minor=chance.randrange(1_000, 10_000_000),
-            currency="RUB",
-            occurred_at=NOON,
-        )
-        for _ in range(BATCH)
-    ]
-
-
-def _values(deals: Sequence[DealClosed]) -> Columns:
-    return [
-        [deal.event_id for deal in deals],
-        [deal.client_id for deal in deals],
-        [deal.amount_minor for deal in deals],
-        [deal.closed_at for deal in deals],
-        [deal.key for deal in deals],
-        [deal.model_dump_json().encode() for deal in deals],
-    ]
-
-
-async def _floor_rate(connection: asyncpg.Connection, batches: Sequence[Columns]) -> float:
-    began = time.perf_counter()
-    for ids, clients, amounts, instants, keys, data in batches:
-        async with connection.transaction():
-            await connection.fetch(_REMEMBER, ids)
-            await connection.execute(_ADD_UP, clients, amounts, instants)
-            await connection.execute(_SAY, keys, data)
-    return BATCHES * BATCH / (time.perf_counter() - began)
-
-
-async def _rate(inbox: Inbox, batches: Sequence[Sequence[Record]]) -> float:
-    began = time.perf_counter()
-    for records in batches:
-        await inbox.apply(records)
-    return BATCHES * BATCH / (time.perf_counter() - began)
+async def _rate(servers: Servers, database: Database, done: dict[Partition, int]) -> float:
+    dispatcher = Dispatcher(SUBSCRIPTIONS, PREFIX)
+    subscriber = _Counted(
+        servers.kafka,
+        group=PREFIX + "scoring",
+        topics=[PREFIX + "deals"],
+        session_timeout_ms=6000,
+        fetch_wait_ms=100,
+    )
+    before = sum(done.values())
+    subscriber.done, subscriber.until = done, before + EVENTS
+    subscriber.finished = asyncio.Event()
+    consumer = Consumer(subscriber, Inbox(database, dispatcher))
+    hearing = asyncio.create_task(consumer.run())
+    try:
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            while not consumer.ready:
+                await asyncio.sleep(0.001)
+            began = time.perf_counter()
+            await subscriber.finished.wait()
+        return (sum(done.values()) - before) / (time.perf_counter() - began)
+    finally:
+        hearing.cancel()
+        with suppress(asyncio.CancelledError):
+            await hearing
 
 
 async def _demand_all(database: Database, deals: int) -> None:

@@ -18,14 +18,14 @@ from libs.shared.ids import new_id
 from libs.shared.kafka import Publisher, Topic
 from libs.shared.relay import Relay
 from libs.shared.wake import Bell
-from tests.benchmarks import servers
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.servers import new_database
+from tests.benchmarks.servers import Servers, new_database
 from tests.shared.streams import NOON
 
 ROWS = 20_000
 ROUNDS = 5
-FLOOR_TOPIC = "bench-floor"
+PREFIX = "relay."
+FLOOR_TOPIC = PREFIX + "floor"
 LONGEST_SECONDS = 60.0
 
 _TAKE = """
@@ -35,15 +35,15 @@ _TAKE = """
 """
 
 
-async def measure(postgres: str) -> list[Figure]:
-    url = await new_database(postgres, "bench_relay")
-    floor_url = await new_database(postgres, "bench_relay_floor")
+async def measure(servers: Servers) -> list[Figure]:
+    url = await new_database(servers.postgres, "bench_relay")
+    floor_url = await new_database(servers.postgres, "bench_relay_floor")
     for each in (url, floor_url):
         await migrations.upgrade("scoring", each)
-    with servers.kafka() as broker:
-        topics = [Topic(DealClosed.topic), Topic(FLOOR_TOPIC)]
-        await kafka.ensure_topics(broker, topics, partitions=4, replication=1)
-        return [Figure.of("relay", "events/s", await _pairs(url, floor_url, broker))]
+    topics = [Topic(PREFIX + DealClosed.topic), Topic(FLOOR_TOPIC)]
+    await kafka.ensure_topics(servers.kafka, topics, partitions=4, replication=1)
+    pairs = await _pairs(url, floor_url, servers.kafka)
+    return [Figure.of("relay", "events/s", pairs, bar=0.7, aim=1.2)]
 
 
 async def _pairs(url: str, floor_url: str, broker: str) -> list[tuple[float, float]]:
@@ -53,7 +53,7 @@ async def _pairs(url: str, floor_url: str, broker: str) -> list[tuple[float, flo
     await producer.start()
     bell = Bell()
     publisher = Publisher(broker, client_id="bench")
-    relay = Relay(url, source="/contacts", publisher=publisher, bell=bell)
+    relay = Relay(url, source="/contacts", publisher=publisher, bell=bell, prefix=PREFIX)
     sending = asyncio.create_task(relay.run())
     try:
         pairs = []

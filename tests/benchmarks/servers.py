@@ -1,11 +1,12 @@
-"""What is measured runs on these: a durable PostgreSQL, a Kafka, a contacts API of one process."""
+"""What is measured runs on these: a durable PostgreSQL, a Kafka, processes of Baza's."""
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -18,31 +19,47 @@ from tests.conftest import free_port
 from tests.shared.issuer import AUDIENCE, Issuer
 
 
-@contextmanager
-def durable_postgres() -> Iterator[str]:
-    """URL of the superuser; fsync is on, as it is for users."""
-    with tempfile.TemporaryDirectory(prefix="baza-bench-") as folder:
-        Path(folder).chmod(0o755)
-        server = Postgres(Path(folder) / "data", free_port())
-        server.start()
-        server.await_ready()
-        try:
-            yield server.url
-        finally:
-            server.stop()
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where the run's servers are.
+
+    Attributes:
+        postgres: URL of the superuser.
+        kafka: host:port.
+    """
+
+    postgres: str
+    kafka: str
 
 
 @contextmanager
-def kafka() -> Iterator[str]:
-    """host:port of a broker of one node."""
-    with tempfile.TemporaryDirectory(prefix="baza-bench-") as folder:
-        broker = Kafka(Path(folder), ports=[free_port()], controller_ports=[free_port()])
-        broker.start()
-        broker.await_ready()
+def running() -> Iterator[Servers]:
+    """PostgreSQL with fsync, as users have it, and a Kafka of one node."""
+    with tempfile.TemporaryDirectory(prefix="baza-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        postgres = Postgres(folder / "postgres", free_port())
+        kafka = Kafka(folder / "kafka", ports=[free_port()], controller_ports=[free_port()])
+        postgres.start()
         try:
-            yield broker.bootstrap
+            kafka.start()
+            try:
+                postgres.await_ready()
+                kafka.await_ready()
+                yield Servers(postgres.url, kafka.bootstrap)
+            finally:
+                kafka.stop()
         finally:
-            broker.stop()
+            postgres.stop()
+
+
+async def new_database(postgres: str, name: str, *, template: str = "template1") -> str:
+    """URL of an empty database, or of a copy; one that had this name is gone."""
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await connection.close()
+    return f"{postgres.rsplit('/', 1)[0]}/{name}"
 
 
 @asynccontextmanager
@@ -55,19 +72,10 @@ async def contacts_server(postgres: str, issuer: Issuer) -> AsyncIterator[tuple[
         "BAZA_JWKS_URL": issuer.jwks_url,
         "BAZA_JWT_ISSUER": issuer.name,
         "BAZA_JWT_AUDIENCE": AUDIENCE,
-        "BAZA_LOG_LEVEL": "WARNING",
+        "BAZA_LOG_LEVEL": "CRITICAL",
     }
     async with uvicorn("services.contacts.main:app", environment) as port:
         yield port, url
-
-
-async def new_database(postgres: str, name: str) -> str:
-    """URL of an empty database; one that had this name is gone."""
-    connection = await asyncpg.connect(postgres)
-    await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-    await connection.execute(f'CREATE DATABASE "{name}"')
-    await connection.close()
-    return f"{postgres.rsplit('/', 1)[0]}/{name}"
 
 
 @asynccontextmanager
@@ -75,13 +83,38 @@ async def uvicorn(app: str, environment: Mapping[str, str]) -> AsyncIterator[int
     """Port of an app served by one uvicorn worker."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(  # noqa: ASYNC220 - starting is quick, and nothing else runs yet
-        [*command, "--no-access-log", "--log-level", "warning"],
-        env={**os.environ, **environment},
-    )
-    try:
-        await answers_at(port, "/livez", process)
+    with process([*command, "--no-access-log", "--log-level", "warning"], environment) as started:
+        await answers_at(port, "/livez", started)
         yield port
+
+
+@asynccontextmanager
+async def scoring_worker(
+    servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100
+) -> AsyncIterator["subprocess.Popen[bytes]"]:
+    """Scoring's worker as it runs in production: consumer, relay and timers in one process."""
+    port = free_port()
+    environment = {
+        "BAZA_DATABASE_URL": url,
+        "BAZA_KAFKA": servers.kafka,
+        "BAZA_TOPIC_PREFIX": prefix,
+        "BAZA_FETCH_WAIT_MS": str(fetch_wait_ms),
+        "BAZA_WORKER_PORT": str(port),
+        "BAZA_LOG_LEVEL": "CRITICAL",
+    }
+    with process([sys.executable, "-m", "services.scoring.worker"], environment) as started:
+        await answers_at(port, "/readyz", started, status=200)
+        yield started
+
+
+@contextmanager
+def process(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that is ended with the block."""
+    started = subprocess.Popen(command, env={**os.environ, **environment})
+    try:
+        yield started
     finally:
-        process.terminate()
-        process.wait(20)
+        started.terminate()
+        started.wait(40)

@@ -1,0 +1,111 @@
+"""From deal.closed to segment.changed at 200 a second, beside one bare insert and produce.
+
+Two processes that work in turn, scoring's worker and `raw_loop.py`, both with a fetch wait of 5 ms.
+Every deal is the first of its client, so each causes one segment.changed. The time is taken here,
+from before the send until the answer has been fetched.
+"""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from libs.shared import kafka
+from libs.shared.ids import new_id
+from libs.shared.kafka import Topic
+from tests.benchmarks.deals import PARTITIONS, deals_of, make_topics, outgoing, scored_clients
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.servers import Servers, new_database, process, scoring_worker
+
+FETCH_WAIT_MS = 5
+A_SECOND = 200
+EVENTS = 500  # in a round
+ROUNDS = 4
+PREFIX = "latency."
+RAW_IN, RAW_OUT = PREFIX + "raw-in", PREFIX + "raw-out"
+_LONGEST_SECONDS = 20.0
+
+
+async def measure(servers: Servers) -> list[Figure]:
+    deals = await make_topics(servers, PREFIX)
+    raw = [Topic(RAW_IN), Topic(RAW_OUT)]
+    await kafka.ensure_topics(servers.kafka, raw, partitions=PARTITIONS, replication=1)
+    url, _ = await scored_clients(servers, "bench_latency")
+    raw_url = await _raw_database(servers)
+    command = [sys.executable, "-m", "tests.benchmarks.raw_loop", servers.kafka, raw_url]
+    async with scoring_worker(servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS):
+        with process([*command, RAW_IN, RAW_OUT, str(FETCH_WAIT_MS)], {}):
+            async with (
+                _client(servers, RAW_IN, RAW_OUT) as floor,
+                _client(servers, deals, PREFIX + "segments") as ours,
+            ):
+                pairs = [(await floor.p99(), await ours.p99()) for _ in range(ROUNDS + 1)]
+    # The first round warms up.
+    return [Figure.of("latency", "ms p99", pairs[1:], bar=1.5, aim=1.25, low_is_good=True)]
+
+
+async def _raw_database(servers: Servers) -> str:
+    url = await new_database(servers.postgres, "bench_raw_loop")
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "CREATE TABLE heard (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+        " key text NOT NULL, data bytea NOT NULL)"
+    )
+    await connection.close()
+    return url
+
+
+class _Client:
+    """Sends deals into one topic and awaits an answer to each, of the same key, in another."""
+
+    def __init__(self, topic: str, producer: AIOKafkaProducer, answers: AIOKafkaConsumer) -> None:
+        self._topic = topic
+        self._producer = producer
+        self._answers = answers
+        self._sent: dict[bytes, float] = {}
+        self._took: list[float] = []
+
+    async def p99(self) -> float:
+        """The 99th percentile of a round, in milliseconds."""
+        self._sent.clear()
+        self._took.clear()
+        async with asyncio.timeout(_LONGEST_SECONDS), asyncio.TaskGroup() as group:
+            group.create_task(self._hear())
+            await self._send()
+        return statistics.quantiles(self._took, n=100)[98] * 1000
+
+    async def _send(self) -> None:
+        deals = [deals_of([new_id()], 1)[0] for _ in range(EVENTS)]
+        records = [outgoing(self._topic, deal) for deal in deals]
+        began = time.perf_counter()
+        for number, record in enumerate(records):
+            await asyncio.sleep(began + number / A_SECOND - time.perf_counter())
+            self._sent[record.key] = time.perf_counter()
+            await self._producer.send(self._topic, record.value, record.key, headers=record.headers)
+
+    async def _hear(self) -> None:
+        while len(self._took) < EVENTS:
+            batches: dict[Any, list[Any]] = await self._answers.getmany(timeout_ms=200)
+            now = time.perf_counter()
+            self._took += [now - self._sent[r.key] for batch in batches.values() for r in batch]
+
+
+@asynccontextmanager
+async def _client(servers: Servers, topic: str, answers: str) -> AsyncIterator[_Client]:
+    producer = AIOKafkaProducer(bootstrap_servers=servers.kafka, acks="all")
+    consumer = AIOKafkaConsumer(
+        answers, bootstrap_servers=servers.kafka, fetch_max_wait_ms=FETCH_WAIT_MS
+    )
+    await producer.start()
+    await consumer.start()
+    try:
+        yield _Client(topic, producer, consumer)
+    finally:
+        await consumer.stop()
+        await producer.stop()

@@ -1,0 +1,66 @@
+"""How late timers fire: 5,000 spread over 8 seconds, each with its state and its event.
+
+From due until the timer loop goes on after the commit. Nothing else runs meanwhile; the limit is a
+number of milliseconds.
+"""
+
+import asyncio
+import statistics
+from datetime import UTC, datetime, timedelta
+
+from libs.shared import migrations
+from libs.shared.database import Database
+from tests.benchmarks.due_rows import FILL, TABLE, Watched
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.servers import Servers, new_database
+from tests.benchmarks.timers import ticking
+
+ROWS = 5_000
+OVER = timedelta(seconds=8)
+LIMIT_MS = 20
+PARTS = 4  # the spread is that of the p99s of this many equal parts
+_SOON = timedelta(milliseconds=300)
+_LONGEST_SECONDS = 30.0
+
+
+async def measure(servers: Servers) -> list[Figure]:
+    url = await new_database(servers.postgres, "bench_lateness")
+    await migrations.upgrade("scoring", url)
+    watched = Watched()
+    async with Database.open(url, name="bench", pool_size=2) as database:
+        await database.pool.execute(TABLE)
+        async with ticking(database, watched):
+            first = datetime.now(UTC) + _SOON
+            await database.pool.execute(FILL, ROWS, first, OVER / ROWS)
+            database.wake.ring()
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                while watched.count < ROWS:
+                    await asyncio.sleep(0.05)
+    late = _late_ms(watched, first.timestamp())
+    parts = [_p99(late[n : n + ROWS // PARTS]) for n in range(0, ROWS, ROWS // PARTS)]
+    whole = _p99(late)
+    return [
+        Figure(
+            name="lateness",
+            value=round(whole, 1),
+            unit="ms p99",
+            limit=LIMIT_MS,
+            ratio=round(whole / LIMIT_MS, 3),
+            spread=round((max(parts) - min(parts)) / statistics.median(parts), 2),
+            best=round(min(parts) / LIMIT_MS, 3),
+            bar=1.0,
+            aim=0.5,
+            low_is_good=True,
+        )
+    ]
+
+
+def _late_ms(watched: Watched, first: float) -> list[float]:
+    """Of each row, in the order in which they were due and so fired."""
+    fired_at = [at for rows, at in watched.fired for _ in range(rows)]
+    step = OVER.total_seconds() / ROWS
+    return [(at - first - step * (n + 1)) * 1000 for n, at in enumerate(fired_at)]
+
+
+def _p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]

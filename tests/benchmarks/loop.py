@@ -1,0 +1,98 @@
+"""The whole way in one worker process: deal.closed in Kafka to segment.changed in Kafka.
+
+Scoring's worker runs as in production, consumer and relay side by side. The floor is that of
+`pipeline`: it sends nothing. While a backlog is made and the floor is measured the worker is held
+(SIGSTOP, shorter than its session); it goes on with the clock, which stops when the last
+segment.changed stands in the broker.
+"""
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tests.benchmarks.deals import PARTITIONS, close_deals, make_topics, scored_clients
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.floor import Floor
+from tests.benchmarks.servers import Servers, scoring_worker
+
+EVENTS = 16_000  # in a round
+ROUNDS = 3
+PREFIX = "loop."
+_LONGEST_SECONDS = 60.0
+
+_PROGRESS = """
+    SELECT (SELECT count(*) FROM purchases) AS heard, (SELECT count(*) FROM outbox) AS waiting,
+        (SELECT count(*) FROM segment_history) AS moves
+"""
+
+
+async def measure(servers: Servers) -> list[Figure]:
+    topic = await make_topics(servers, PREFIX)
+    url, clients = await scored_clients(servers, "bench_loop")
+    pairs = []
+    async with (
+        Floor.open(servers, topic, clients) as floor,
+        _said(servers) as said,
+        scoring_worker(servers, url, prefix=PREFIX) as worker,
+    ):
+        connection = await asyncpg.connect(url)
+        for round_ in range(ROUNDS + 1):
+            worker.send_signal(signal.SIGSTOP)
+            try:
+                await close_deals(servers, topic, clients, EVENTS)
+                limit = await floor.rate(EVENTS)
+            finally:
+                worker.send_signal(signal.SIGCONT)
+            heard = len(clients) + (round_ + 1) * EVENTS
+            seconds = await _until_said(connection, said, heard, len(clients), worker)
+            pairs.append((limit, EVENTS / seconds))
+        await connection.close()
+    return [Figure.of("loop", "events/s", pairs[1:], bar=0.5, aim=0.75)]  # the first warms up
+
+
+@asynccontextmanager
+async def _said(servers: Servers) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers.kafka, group_id=None)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _until_said(
+    connection: asyncpg.Connection,
+    said: AIOKafkaConsumer,
+    heard: int,
+    silent: int,
+    worker: "subprocess.Popen[bytes]",
+) -> float:
+    """Seconds until everything was heard and all that follows stands in the broker.
+
+    Args:
+        silent: Moves in the history that were never said.
+    """
+    began = changed = time.perf_counter()
+    partitions = [TopicPartition(PREFIX + "segments", n) for n in range(PARTITIONS)]
+    count = -1
+    while True:
+        now_there = sum((await said.end_offsets(partitions)).values())
+        if now_there != count:
+            count, changed = now_there, time.perf_counter()
+        elif time.perf_counter() - changed > 0.1:  # has it come to its end?
+            row = await connection.fetchrow(_PROGRESS)
+            if (
+                row
+                and (row["heard"], row["waiting"]) == (heard, 0)
+                and count == row["moves"] - silent
+            ):
+                return changed - began
+        if worker.poll() is not None or time.perf_counter() - began > _LONGEST_SECONDS:
+            raise RuntimeError(f"{count} are said, {await connection.fetchrow(_PROGRESS)}")
+        await asyncio.sleep(0.01)
