@@ -103,8 +103,8 @@ class Templates:
         url = _named(self._server, template)
         if service == PLUMBING:
             connection = await asyncpg.connect(url)
-            sql = Path(migrations.__file__).with_name("plumbing_v1.sql").read_text()
-            await connection.execute(sql)
+            for file in sorted(Path(migrations.__file__).parent.glob("plumbing_v*.sql")):
+                await connection.execute(file.read_text())
             await connection.close()
         else:
             await migrations.upgrade(service, url)

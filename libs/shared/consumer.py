@@ -1,28 +1,35 @@
-"""The loop that feeds a service's inbox from its consumer group.
+"""The loop that feeds a service's inbox from the partitions that this worker holds.
 
-Offsets are committed to Kafka only after the batch's transaction; a crash in between hears the
-batch again, and the inbox knows it. An outage of the database is waited for with the partitions
-paused, still a member of the group, and the same batch is tried again.
+Effects, the inbox and the position in the topic are one transaction (`leases.py`), so a batch is
+applied wholly or not at all, and by the holder of its partitions only. An outage of the database
+takes the leases with it; when it is back they are taken again and hearing goes on from the stored
+positions.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
+import asyncpg
 import structlog
 from prometheus_client import Gauge, Histogram
 
 from libs.shared import failpoints
+from libs.shared.background import beside
 from libs.shared.database import is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import Partition, Record, Subscriber
+from libs.shared.kafka import BrokerError, Partition, Record, Subscriber
+from libs.shared.leases import LeaseLost, Leases
 
 log = structlog.get_logger()
 
 FETCH_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
 STOP_SECONDS = 10.0  # the batch in hand may take this long when the process is told to stop
+DISCOVER_SECONDS = 30.0
+RETRY_SECONDS = 1.0
+TELL_SECONDS = 1.0
 
 BATCH_SECONDS = Histogram("inbox_batch_seconds", "From fetched to committed")
 LAG_SECONDS = Gauge("consumer_lag_seconds", "Age of the last record applied, by topic", ["topic"])
@@ -30,52 +37,55 @@ PROGRESS = Gauge("consumer_last_progress_seconds", "Unix time of the last batch 
 
 
 class Consumer:
-    """Feeds an inbox from the service's group, for ever."""
+    """Feeds an inbox from the partitions held, for ever."""
 
-    def __init__(self, subscriber: Subscriber, inbox: Inbox, *, batch: int = 2000) -> None:
+    def __init__(
+        self, subscriber: Subscriber, leases: Leases, inbox: Inbox, *, batch: int = 2000
+    ) -> None:
         self._subscriber = subscriber
+        self._leases = leases
         self._inbox = inbox
         self._batch = batch
-        self.ready = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it hears, or would if there were partitions for it."""
+        return self._leases.known
 
     async def run(self) -> None:
         """Hear and apply until cancelled; the batch in hand is finished first.
 
         Raises:
             PoisonFlood: See `Inbox.apply`.
-            Exception: A group that cannot be joined.
+            PositionLost: See `Subscriber.fetch`.
         """
-        async with self._subscriber.joined():
-            self.ready = True
+        async with (
+            self._subscriber.connected(),
+            self._leases.tended(),
+            beside(self._discover_for_ever(), name="partitions"),
+            beside(self._tell_for_ever(), name="group"),
+        ):
             try:
-                while True:
-                    records = await self._subscriber.fetch(
-                        wait_seconds=FETCH_SECONDS, most=self._batch
-                    )
-                    if records:
-                        await self._apply_until_done(records)
+                await self._hear_for_ever()
             finally:
-                self.ready = False
+                await self._subscriber.tell_group(self._leases.held)
+
+    async def _hear_for_ever(self) -> None:
+        version = 0
+        while True:
+            if version != self._leases.version:
+                version = self._leases.version
+                self._subscriber.hear(self._leases.held)
+            records = await self._subscriber.fetch(wait_seconds=FETCH_SECONDS, most=self._batch)
+            await self._apply_until_done(records)
 
     async def _apply_until_done(self, records: list[Record]) -> None:
         backoff = 0.1
-        paused = False
-        while records:
-            async with self._subscriber.in_hand:
-                ours = self._subscriber.assigned()
-                records = [r for r in records if (r.topic, r.partition) in ours]
-                if not records or await self._finish(records):
-                    break
-            if not paused:
-                self._subscriber.pause()
-                paused = True
-            # Fetching keeps us in the group; what comes of partitions that joined us meanwhile is
-            # kept, because it will not be fetched again.
-            records += await self._subscriber.fetch(wait_seconds=backoff, most=1)
-            self._subscriber.pause()
+        while records := self._leases.still_ours(records):
+            if await self._finish(records):
+                return
+            await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-        if paused:
-            self._subscriber.resume()
 
     async def _finish(self, records: Sequence[Record]) -> bool:
         """Try once; a stop waits for it, so that nothing committed is heard again for nothing."""
@@ -88,22 +98,56 @@ class Consumer:
 
     async def _try_once(self, records: Sequence[Record]) -> bool:
         started = time.perf_counter()
+        next_offsets = _next_offsets(records)
         try:
-            await self._inbox.apply(records)
+            await self._inbox.apply(records, lambda tx: self._leases.fence(tx, next_offsets))
+        except LeaseLost:
+            await self._look_what_is_ours()
+            return False
         except Exception as error:
             if not is_transient(error):
                 raise
             log.warning("batch_put_off", reason=reason_of(error), records=len(records))
             return False
         failpoints.reach("consumer.applied")
-        await self._subscriber.commit(_next_offsets(records))
-        failpoints.reach("consumer.committed")
+        self._leases.applied(next_offsets)
         BATCH_SECONDS.observe(time.perf_counter() - started)
         PROGRESS.set(time.time())
         LAG_SECONDS.labels(records[-1].topic).set(
             max(0.0, time.time() - records[-1].timestamp_ms / 1000)
         )
         return True
+
+    async def _look_what_is_ours(self) -> None:
+        log.info("lease_lost_with_a_batch_in_hand")
+        try:
+            await self._leases.refresh()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+
+    async def _discover_for_ever(self) -> None:
+        """Make new partitions known; topics may get more of them, or be made after our start."""
+        while True:
+            try:
+                found = await self._subscriber.partitions()
+                if unknown := await self._leases.unknown(found):
+                    await self._leases.enter(await self._subscriber.beginnings(unknown))
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, BrokerError) as error:
+                log.warning("partitions_not_discovered", error=type(error).__name__)
+                found = []
+            complete = {topic for topic, _ in found} == set(self._subscriber.topics)
+            await asyncio.sleep(DISCOVER_SECONDS if complete else RETRY_SECONDS)
+
+    async def _tell_for_ever(self) -> None:
+        """Let the tools that look at groups see how far we are."""
+        told: dict[Partition, int] = {}
+        while True:
+            news = {p: n for p, n in self._leases.held.items() if told.get(p) != n}
+            if news and await self._subscriber.tell_group(news):
+                failpoints.reach("consumer.told")
+                told |= news
+            await asyncio.sleep(TELL_SECONDS)
 
 
 def _next_offsets(records: Iterable[Record]) -> dict[Partition, int]:

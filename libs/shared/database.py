@@ -40,7 +40,13 @@ SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 
+
+class TransientError(Exception):
+    """The same work can succeed if it is tried again."""
+
+
 _TRANSIENT = (
+    TransientError,
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,

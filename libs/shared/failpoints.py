@@ -11,8 +11,8 @@ import signal
 
 POINTS = (
     "claim_timeout.lapsed",  # offers ended, their leads not offered again
-    "consumer.applied",  # effects committed, offsets not
-    "consumer.committed",  # offsets committed
+    "consumer.applied",  # effects and positions committed, nobody knows
+    "consumer.told",  # offsets shown to the group's tools
     "create.committed",  # card, event and key stored in one statement, nobody answered
     "dead_letter.laid_aside",  # poison stored, uncommitted
     "dead_letter.replayed",  # effects of a replay and its settling, uncommitted

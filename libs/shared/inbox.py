@@ -7,7 +7,7 @@ by bisection and laid aside with its reason (`dead_letters.py`); later events of
 behind it, all others go on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -21,6 +21,8 @@ from libs.shared.kafka import Record
 from libs.shared.subscriptions import Dispatcher, Heard, in_rounds
 
 log = structlog.get_logger()
+
+Fence = Callable[[Connection], Awaitable[None]]
 
 HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
@@ -47,8 +49,11 @@ class Inbox:
         self._poison_limit = poison_limit
         self._poison_in_a_row = 0
 
-    async def apply(self, records: Sequence[Record]) -> None:
+    async def apply(self, records: Sequence[Record], fence: Fence | None = None) -> None:
         """Apply a batch and commit; nothing of it stays when this raises.
+
+        Args:
+            fence: Called first in the transaction; what it raises refuses the batch.
 
         Raises:
             PoisonFlood: More than `poison_limit` bad events in a row.
@@ -60,17 +65,21 @@ class Inbox:
         links = telemetry.links_from(item.envelope.traceparent for item in heard if item.envelope)
         with telemetry.span("inbox batch", kind=SpanKind.CONSUMER, links=links):
             try:
-                await self._attempt(heard, carefully=any(h.event is None for h in heard))
+                await self._attempt(heard, fence, carefully=any(h.event is None for h in heard))
             except PoisonFlood:
                 raise
             except Exception as error:
                 if is_transient(error):
                     raise
                 log.warning("batch_refused", reason=reason_of(error), events=len(heard))
-                await self._attempt(heard, carefully=True)
+                await self._attempt(heard, fence, carefully=True)
 
-    async def _attempt(self, heard: Sequence[Heard], *, carefully: bool) -> None:
+    async def _attempt(
+        self, heard: Sequence[Heard], fence: Fence | None, *, carefully: bool
+    ) -> None:
         async with self._database.transaction() as tx:
+            if fence is not None:
+                await fence(tx)
             fresh = await self._only_new(heard, tx)
             failpoints.reach("inbox.remembered")
             parked = await dead_letters.parked(tx, {item.lane for item in fresh})

@@ -2,7 +2,7 @@
 
 A `Publisher` is idempotent and waits for every acknowledgement; after a failure it is thrown away
 and made anew, because an idempotent producer that failed once may be stuck for good. A `Subscriber`
-is a member of a consumer group whose partitions are taken away only between two transactions.
+fetches the partitions that its worker holds.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     CommitFailedError,
@@ -23,6 +23,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
     TopicAlreadyExistsError,
 )
 from aiokafka.partitioner import murmur2
@@ -31,9 +32,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 log = structlog.get_logger()
 
 BrokerError = KafkaError
-HEARTBEAT_MS = 1500
-REBALANCE_TIMEOUT_MS = 30_000
-REQUEST_TIMEOUT_MS = 40_000  # must exceed the rebalance timeout, or joining never succeeds
+REQUEST_TIMEOUT_MS = 10_000
 METADATA_MAX_AGE_MS = 30_000
 
 Partition = tuple[str, int]
@@ -151,45 +150,34 @@ def hash_of_key(key: bytes) -> int:
     return positive
 
 
-class Subscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """A member of a consumer group with explicit commits and a revoke barrier.
+class Subscriber:
+    """Fetches records of chosen partitions from chosen offsets.
 
-    `in_hand` is held by the consumer around one transaction and its commit. A revocation waits for
-    it, so a partition never moves while its records are being applied. It must not be held across
-    `fetch`: during a rebalance a fetch waits for the assignment, which waits for the lock.
+    Who hears which partition is decided elsewhere (`leases.py`), so this is no member of a group:
+    nothing here waits for a coordinator. What was applied is told to the group all the same, now
+    and then, for the tools of others that look at lag there.
     """
 
     def __init__(
-        self,
-        bootstrap: str,
-        *,
-        group: str,
-        topics: Iterable[str],
-        session_timeout_ms: int,
-        fetch_wait_ms: int,
+        self, bootstrap: str, *, group: str, topics: Iterable[str], fetch_wait_ms: int
     ) -> None:
-        self.in_hand = asyncio.Lock()
-        self._topics = list(topics)
+        self.topics = list(topics)
+        self._hears = False
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             group_id=group,
             client_id=group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            session_timeout_ms=session_timeout_ms,
-            heartbeat_interval_ms=min(HEARTBEAT_MS, session_timeout_ms // 4),
-            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            auto_offset_reset="none",
             request_timeout_ms=REQUEST_TIMEOUT_MS,
-            max_poll_interval_ms=300_000,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             fetch_max_wait_ms=fetch_wait_ms,
             max_partition_fetch_bytes=2 * 1024 * 1024,
         )
 
     @asynccontextmanager
-    async def joined(self) -> AsyncIterator["Subscriber"]:
-        """Be a member of the group while the block runs; leave it at once afterwards."""
-        self._consumer.subscribe(self._topics, listener=self)
+    async def connected(self) -> AsyncIterator["Subscriber"]:
+        """Be connected while the block runs."""
         try:
             async with asyncio.timeout(60):  # a start that hangs must become a dead process
                 await self._consumer.start()
@@ -199,8 +187,45 @@ class Subscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
                 async with asyncio.timeout(10):
                     await self._consumer.stop()
 
+    async def partitions(self) -> list[Partition]:
+        """Every partition of the topics, as the cluster has them now."""
+        cluster = await self._consumer._client.fetch_all_metadata()
+        return [
+            (topic, number)
+            for topic in self.topics
+            for number in sorted(cluster.partitions_for_topic(topic) or ())
+        ]
+
+    async def beginnings(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where the group is said to have come to, or the oldest record that is left."""
+        places = [TopicPartition(topic, number) for topic, number in partitions]
+        oldest = await self._consumer.beginning_offsets(places)
+        known = {place: await self._consumer.committed(place) for place in places}
+        return {
+            (place.topic, place.partition): max(oldest[place], known[place] or 0)
+            for place in places
+        }
+
+    def hear(self, positions: Mapping[Partition, int]) -> None:
+        """Fetch these partitions from now on, each from the offset given."""
+        self._hears = bool(positions)
+        if not positions:
+            self._consumer.unsubscribe()
+            return
+        places = {TopicPartition(topic, part): n for (topic, part), n in positions.items()}
+        self._consumer.assign(list(places))
+        for place, offset in places.items():  # nothing is awaited in between, so nothing is fetched
+            self._consumer.seek(place, offset)
+
     async def fetch(self, *, wait_seconds: float, most: int) -> list[Record]:
-        """The next records of all partitions of ours, at most `most`; empty after the wait."""
+        """The next records of all partitions heard, at most `most`; empty after the wait.
+
+        Raises:
+            PositionLost: Records that were not applied are gone from the broker.
+        """
+        if not self._hears:
+            await asyncio.sleep(wait_seconds)
+            return []
         try:
             batches: Mapping[Any, Sequence[Any]] = await self._consumer.getmany(
                 timeout_ms=int(wait_seconds * 1000), max_records=most
@@ -208,49 +233,31 @@ class Subscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         except KafkaConnectionError:
             await asyncio.sleep(min(wait_seconds, 1.0))
             return []
+        except OffsetOutOfRangeError as error:
+            raise PositionLost(str(error.args[0] if error.args else error)) from error
         return [
             Record(r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp)
-            for records in batches.values()
-            for r in records
+            for batch in batches.values()
+            for r in batch
         ]
 
-    def assigned(self) -> set[Partition]:
-        """The partitions that are ours now."""
-        return {(p.topic, p.partition) for p in self._consumer.assignment()}
-
-    def pause(self) -> None:
-        """Fetch nothing more but stay in the group; call `fetch` on."""
-        self._consumer.pause(*self._consumer.assignment())
-
-    def resume(self) -> None:
-        """Fetch again."""
-        self._consumer.resume(*self._consumer.assignment())
-
-    async def commit(self, next_offsets: Mapping[Partition, int]) -> None:
-        """Say where to go on from. A failure is harmless: the inbox knows the repeats."""
+    async def tell_group(self, next_offsets: Mapping[Partition, int]) -> bool:
+        """Show the group's tools how far we are; nothing depends on it. Whether it was heard."""
         try:
             await self._consumer.commit(
-                {
-                    TopicPartition(topic, part): offset
-                    for (topic, part), offset in next_offsets.items()
-                }
+                {TopicPartition(topic, part): n for (topic, part), n in next_offsets.items()}
             )
-        except (CommitFailedError, IllegalStateError) as error:
-            log.warning("offset_commit_refused", error=type(error).__name__)
-        except KafkaError as error:
-            log.warning("offset_commit_failed", error=type(error).__name__)
+        except (CommitFailedError, IllegalStateError, KafkaError) as error:
+            log.info("group_not_told", error=type(error).__name__)
+            return False
+        return True
 
-    async def on_partitions_revoked(self, revoked: Any) -> None:
-        """Wait for the transaction in hand before the partitions go."""
-        try:
-            async with asyncio.timeout(REBALANCE_TIMEOUT_MS / 1000 - 2), self.in_hand:
-                pass
-        except TimeoutError:
-            log.error("revoked_with_a_transaction_in_hand")
 
-    async def on_partitions_assigned(self, assigned: Any) -> None:
-        """Tell which partitions came."""
-        log.info("partitions_assigned", count=len(assigned))
+class PositionLost(RuntimeError):
+    """The offset to go on from is not in the topic: records were deleted, or the topic made anew.
+
+    Going on would skip events in silence; see docs/operations.md.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from libs.shared.database import Connection, Database, is_transient
 from libs.shared.garbage import spare_the_collector
 from libs.shared.inbox import Inbox
 from libs.shared.kafka import BrokerError, Publisher, Record, Subscriber
+from libs.shared.leases import Leases
 from libs.shared.relay import Relay
 from libs.shared.settings import ServiceSettings
 from libs.shared.subscriptions import Dispatcher, Subscription
@@ -93,15 +94,18 @@ class Worker:
         if not self.subscriptions:
             return None
         settings = self.settings
-        subscriber = Subscriber(
-            settings.kafka,
-            group=settings.topic_prefix + self.service,
-            topics=dispatcher.topics(),
-            session_timeout_ms=settings.consumer_session_timeout_ms,
-            fetch_wait_ms=settings.fetch_wait_ms,
+        group, topics_heard = settings.topic_prefix + self.service, dispatcher.topics()
+        return Consumer(
+            Subscriber(
+                settings.kafka,
+                group=group,
+                topics=topics_heard,
+                fetch_wait_ms=settings.fetch_wait_ms,
+            ),
+            Leases(database.dsn, group=group, topics=topics_heard),
+            Inbox(database, dispatcher, poison_limit=settings.poison_limit),
+            batch=settings.consumer_batch,
         )
-        inbox = Inbox(database, dispatcher, poison_limit=settings.poison_limit)
-        return Consumer(subscriber, inbox, batch=settings.consumer_batch)
 
     def _all_loops(
         self,

@@ -35,7 +35,6 @@ class ServiceSettings(BaseSettings):
     max_body_bytes: PositiveInt = 4 * 1024 * 1024  # larger request bodies are refused with 413
     cors_origins: list[str] = []  # pages that may call from a browser, as JSON; default none
     consumer_batch: PositiveInt = 2000  # events in one transaction, at most
-    consumer_session_timeout_ms: PositiveInt = 6000  # a dead worker's partitions move after this
     fetch_wait_ms: NonNegativeInt = 100  # how long the broker may hold an empty fetch
     poison_limit: PositiveInt = 100  # bad events in a row that stop the consumer: a bad deploy
     inbox_retention_days: PositiveInt = 30  # must exceed the topics' retention

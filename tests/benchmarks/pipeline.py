@@ -2,8 +2,8 @@
 
 Ours is what the worker runs: consumer, inbox, scoring's handlers; see `floor.py` for the other.
 Both go on from where they were with a full backlog before them, in the same process, in turn, on
-databases that know 100,000 clients. A round begins when the group has been joined and ends with
-the commit of the offsets.
+databases that know 100,000 clients. A round begins when the partitions are held and ends with the
+commit of the positions.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from libs.shared.consumer import Consumer
 from libs.shared.database import Database
 from libs.shared.inbox import Inbox
 from libs.shared.kafka import Partition, Subscriber
+from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher
 from services.scoring.subscriptions import SUBSCRIPTIONS
 from tests.benchmarks.deals import close_deals, make_topics, scored_clients
@@ -30,15 +31,15 @@ _BACKLOG = (ROUNDS + 2) * EVENTS  # a round may take a little more than its shar
 _LONGEST_SECONDS = 60.0
 
 
-class _Counted(Subscriber):
-    """Knows how far the group has come."""
+class _Counted(Leases):
+    """Knows how far we have come."""
 
     done: dict[Partition, int]
     until: int
     finished: asyncio.Event
 
-    async def commit(self, next_offsets: Mapping[Partition, int]) -> None:
-        await super().commit(next_offsets)
+    def applied(self, next_offsets: Mapping[Partition, int]) -> None:
+        super().applied(next_offsets)
         self.done.update(next_offsets)
         if sum(self.done.values()) >= self.until:
             self.finished.set()
@@ -63,24 +64,20 @@ async def measure(servers: Servers) -> list[Figure]:
 
 async def _rate(servers: Servers, database: Database, done: dict[Partition, int]) -> float:
     dispatcher = Dispatcher(SUBSCRIPTIONS, PREFIX)
-    subscriber = _Counted(
-        servers.kafka,
-        group=PREFIX + "scoring",
-        topics=[PREFIX + "deals"],
-        session_timeout_ms=6000,
-        fetch_wait_ms=100,
-    )
+    group, topics = PREFIX + "scoring", [PREFIX + "deals"]
+    subscriber = Subscriber(servers.kafka, group=group, topics=topics, fetch_wait_ms=100)
+    leases = _Counted(database.dsn, group=group, topics=topics)
     before = sum(done.values())
-    subscriber.done, subscriber.until = done, before + EVENTS
-    subscriber.finished = asyncio.Event()
-    consumer = Consumer(subscriber, Inbox(database, dispatcher))
+    leases.done, leases.until = done, before + EVENTS
+    leases.finished = asyncio.Event()
+    consumer = Consumer(subscriber, leases, Inbox(database, dispatcher))
     hearing = asyncio.create_task(consumer.run())
     try:
         async with asyncio.timeout(_LONGEST_SECONDS):
-            while not consumer.ready:
+            while not leases.held:
                 await asyncio.sleep(0.001)
             began = time.perf_counter()
-            await subscriber.finished.wait()
+            await leases.finished.wait()
         return (sum(done.values()) - before) / (time.perf_counter() - began)
     finally:
         hearing.cancel()

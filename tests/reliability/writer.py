@@ -93,7 +93,8 @@ class Writer:
             {
                 "external_id": f"{self._task.name}-{n}",
                 "name": f"Покупатель {n}",
-                "email": f"{self._task.name}.{n}@example.com",
+                "email": f"writer-{self._task.name}.{n}@example.com",
+                "phones": [self._phone("15", n)],
             }
             for n in range(CLIENTS)
         ]

@@ -17,6 +17,7 @@ from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox, PoisonFlood
 from libs.shared.kafka import Outgoing, Publisher, Record, Subscriber, Topic
+from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher, Heard, Subscription, in_rounds, on
 from tests.shared.streams import APPLIED, NOON, Keeper, claimed, keep, record_of, released
 
@@ -246,14 +247,13 @@ async def consuming(
     database: Database, address: str, prefix: str, subscriptions: Sequence[Subscription[Any]]
 ) -> AsyncIterator[Consumer]:
     dispatcher = Dispatcher(subscriptions, prefix)
-    subscriber = Subscriber(
-        address,
-        group=prefix + "g",
-        topics=dispatcher.topics(),
-        session_timeout_ms=6000,
-        fetch_wait_ms=50,
+    heard = dispatcher.topics()
+    consumer = Consumer(
+        Subscriber(address, group=prefix + "g", topics=heard, fetch_wait_ms=50),
+        Leases(database.dsn, group=prefix + "g", topics=heard),
+        Inbox(database, dispatcher),
+        batch=50,
     )
-    consumer = Consumer(subscriber, Inbox(database, dispatcher), batch=50)
     task = asyncio.create_task(consumer.run())
     try:
         yield consumer

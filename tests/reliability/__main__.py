@@ -1,0 +1,171 @@
+"""Proof by breaking: `python -m tests.reliability` (`make chaos`, `make chaos-long`).
+
+Writers and managers work through the services' doors while a seeded nemesis kills, stops, cuts
+off, repeats, disorders and poisons. Then an oracle compares what the callers were answered with
+what was said in the topics and what stands in the databases. At the end the same checks are run
+against eight deliberately wrong variants of Baza: they must fail on each.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libs.shared.background import beside
+from tests.reliability import controls, oracle, report, stalls, stored, writer
+from tests.reliability.aftermath import claim_all, rescore, settle_poison, travel
+from tests.reliability.drain import until_drained
+from tests.reliability.field import Field
+from tests.reliability.nemesis import Nemesis
+from tests.reliability.time_passing import time_passing
+from tests.reliability.witness import Witness
+
+DATA = Path(".data/chaos")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How big a run is.
+
+    Attributes:
+        seconds: Of writing under faults.
+        decks: How often the deck of faults is dealt out in that time.
+        arm_seconds: Between two failpoints being armed.
+        events: At least so many must have been said.
+    """
+
+    seconds: float
+    decks: int
+    arm_seconds: float
+    away_seconds: float
+    pause: float
+    deals: int
+    events: int
+    faults: int
+
+
+SIZES = {
+    "short": Size(75, 1, 1.4, 8, 0.05, 130, 30_000, 40),
+    "long": Size(3_300, 26, 6.0, 60, 0.3, 170, 1_000_000, 1_000),
+}
+
+
+async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
+    """One run, from an empty suite to the report."""
+    say = _Narrator()
+    folder = (DATA / "journals").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    async with Field.open(folder, seed) as field:
+        say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
+        for name in ("0", "1"):
+            process = field.writer_process(name, pause=size.pause, deals=size.deals)
+            field.start(f"writer-{name}", process)
+        field.start("claimant", field.claimant_process())
+        clients = await _first_clients(field)
+        nemesis = Nemesis(
+            field,
+            seed,
+            arm_seconds=size.arm_seconds,
+            away_seconds=size.away_seconds,
+            clients=clients,
+        )
+        async with beside(time_passing(field), name="time"):
+            async with beside(nemesis.arm_failpoints(), name="failpoints"):
+                say(f"{size.seconds:.0f} s of writing under faults")
+                await nemesis.run(size.seconds, decks=size.decks)
+                for name in ("writer-0", "writer-1"):
+                    await asyncio.to_thread(field.end, name)
+                say("twelve days pass under faults: offers lapse, reminders go out, clients age")
+                await travel(field)
+            nemesis.disarm()
+            last_fault = time.time()
+            drained = await until_drained(field) - last_fault
+            say(f"drained {drained:.1f} s after the last fault")
+            found = await _letters_before_replay(field)
+            # The two points of dead letters are reached again here; whatever dies comes back.
+            async with beside(nemesis.arm_failpoints(), name="failpoints"):
+                await settle_poison(field)
+            nemesis.disarm()
+            await asyncio.to_thread(field.end, "claimant")
+            await claim_all(field)
+            await until_drained(field)
+        say("the oracle reads the topics and the databases")
+        mismatches = await rescore(field)
+        witness = await Witness.of(field.suite.kafka)
+        rows = await stored.Stored.of(field.database_urls())
+        findings = oracle.compare(oracle.Truth.of(folder), witness, rows)
+        findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
+        latency, stall = stalls.longest(rows, nemesis.outages)
+        told = {
+            "seed": seed,
+            "seconds": round(time.monotonic() - say.began),
+            "events": witness.events,
+            "repeats": witness.repeats,
+            "faults": dict(sorted(nemesis.faults.items())),
+            "faults_without_effect": dict(sorted(nemesis.failed.items())),
+            "failpoints": {point: nemesis.crashes()[point] for point in sorted(nemesis.points)},
+            **{kind: findings.counts[kind] for kind in oracle.KINDS},
+            "rescoring_mismatches": mismatches,
+            "deadlocks": field.deadlocks(),
+            "drain_seconds": round(drained, 1),
+            "longest_latency_seconds": round(latency, 1),
+            "longest_stall_seconds": round(stall, 1),
+            "accepted_without_kafka": nemesis.accepted_without_kafka,
+            "poison": len(witness.poison),
+            "dead_letters_unexpected": findings.counts["dead_letters_unexpected"],
+            "dead_letters_missing": findings.counts["dead_letters_missing"],
+            "dead_letters_left": rows.open_letters,
+            "findings": dict(findings.shown),
+        }
+        if with_controls:
+            say("eight wrong variants, one after another")
+            told["controls"] = await controls.run_all(field, say)
+        return told
+
+
+async def _first_clients(field: Field) -> list[str]:
+    async with asyncio.timeout(60):
+        while True:
+            truth = oracle.Truth.of(field.folder)
+            if len(truth.clients) >= 2 * writer.CLIENTS:
+                return sorted(truth.clients)
+            await asyncio.sleep(0.2)
+
+
+async def _letters_before_replay(field: Field) -> set[tuple[str, str, int, int]]:
+    return (await stored.Stored.of(field.database_urls())).dead
+
+
+class _Narrator:
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        print(f"{time.monotonic() - self.began:7.1f} s  {what}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability")
+    parser.add_argument("--size", choices=SIZES, default="short")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--without-controls", action="store_true")
+    arguments = parser.parse_args()
+    size = SIZES[arguments.size]
+    with suppress(KeyboardInterrupt):
+        told = asyncio.run(run(size, arguments.seed, with_controls=not arguments.without_controls))
+        report.write(DATA / "report.json", told)
+        print(report.table(told))
+        wrong = report.failures(told, events=size.events, faults=size.faults)
+        for line in wrong:
+            print(f"FAILED: {line}", file=sys.stderr)
+        return 1 if wrong else 0
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

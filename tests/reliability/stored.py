@@ -1,0 +1,116 @@
+"""What stands in the databases at the end: the other half of what must agree with the truth."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from tests.reliability.field import LEDGER
+
+
+@dataclass(slots=True)
+class Stored:
+    """Rows of all services.
+
+    Attributes:
+        applied: The ledger's rows in their order: event, topic, key, seconds since 1970.
+        dead: Poison of each service: (service, topic, partition, offset).
+    """
+
+    applied: list[tuple[UUID, str, str, float]] = field(default_factory=list)
+    purchases: dict[str, int] = field(default_factory=dict)  # given back, by deal
+    scores: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    shown_segments: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    clients: set[str] = field(default_factory=set)
+    lead_ids: set[str] = field(default_factory=set)
+    leads_of_forms: Counter[str] = field(default_factory=Counter)
+    routed: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
+    shown_leads: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
+    dead: set[tuple[str, str, int, int]] = field(default_factory=set)
+    waiting: int = 0
+    open_letters: int = 0
+    outbox: int = 0
+
+    @classmethod
+    async def of(cls, urls: Mapping[str, str]) -> "Stored":
+        """Read all of it."""
+        stored = cls()
+        for service, url in urls.items():
+            connection = await asyncpg.connect(url)
+            try:
+                stored.outbox += await connection.fetchval("SELECT count(*) FROM outbox")
+                await stored._read_letters(service, connection)
+                await getattr(stored, f"_read_{service}")(connection)
+            finally:
+                await connection.close()
+        return stored
+
+    async def _read_letters(self, service: str, connection: Any) -> None:
+        for row in await connection.fetch(
+            'SELECT topic, partition, "offset", state, reason FROM dead_letters'
+        ):
+            if row["reason"].startswith("an earlier event of this key"):
+                self.waiting += 1
+            else:
+                self.dead.add((service, row["topic"], row["partition"], row["offset"]))
+            self.open_letters += row["state"] in ("poison", "waiting", "replaying")
+
+    async def _read_ledger(self, connection: Any) -> None:
+        self.applied = [
+            (row[0], row[1], row[2], row[3])
+            for row in await connection.fetch(
+                "SELECT event_id, topic, key, extract(epoch FROM applied_at)::float8"
+                " FROM applied ORDER BY number"
+            )
+        ]
+
+    async def _read_scoring(self, connection: Any) -> None:
+        for row in await connection.fetch("SELECT deal_id, returned_minor FROM purchases"):
+            self.purchases[str(row[0])] = row[1]
+        for row in await connection.fetch("SELECT client_id, seq, segment FROM scores"):
+            self.scores[str(row[0])] = (row[1], row[2])
+
+    async def _read_contacts(self, connection: Any) -> None:
+        for row in await connection.fetch("SELECT client_id, seq, segment FROM client_segments"):
+            self.shown_segments[str(row[0])] = (row[1], row[2])
+        self.clients = {str(row[0]) for row in await connection.fetch("SELECT id FROM clients")}
+        for row in await connection.fetch(
+            "SELECT l.id, l.state, l.manager_id, l.epoch, w.external_id FROM leads AS l"
+            " LEFT JOIN webhook_requests AS w ON w.id = l.webhook_request_id"
+        ):
+            self.lead_ids.add(str(row[0]))
+            self.shown_leads[str(row[0])] = (row[1], row[2] and str(row[2]), row[3])
+            if row[4] is not None:
+                self.leads_of_forms[row[4]] += 1
+
+    async def _read_routing(self, connection: Any) -> None:
+        for row in await connection.fetch("SELECT lead_id, state, manager_id, epoch FROM leads"):
+            self.routed[str(row[0])] = (row[1], row[2] and str(row[2]), row[3])
+
+    async def _read_notifications(self, connection: Any) -> None:
+        """Its effects are told by its events."""
+
+
+async def outbox_rows(urls: Mapping[str, str]) -> int:
+    """Events that are not sent yet, everywhere."""
+    total = 0
+    for url in urls.values():
+        connection = await asyncpg.connect(url, timeout=5)
+        try:
+            total += await connection.fetchval("SELECT count(*) FROM outbox")
+        finally:
+            await connection.close()
+    return total
+
+
+async def applied_events(urls: Mapping[str, str]) -> int:
+    """How many events the ledger has applied."""
+    connection = await asyncpg.connect(urls[LEDGER], timeout=5)
+    try:
+        count: int = await connection.fetchval("SELECT count(*) FROM applied")
+        return count
+    finally:
+        await connection.close()
