@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 
 import asyncpg
 import structlog
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Histogram
 
 from libs.shared import failpoints
-from libs.shared.background import beside
+from libs.shared.background import beside, to_its_end
 from libs.shared.database import is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.inbox import Inbox
@@ -32,25 +32,30 @@ RETRY_SECONDS = 1.0
 TELL_SECONDS = 1.0
 
 BATCH_SECONDS = Histogram("inbox_batch_seconds", "From fetched to committed")
-LAG_SECONDS = Gauge("consumer_lag_seconds", "Age of the last record applied, by topic", ["topic"])
-PROGRESS = Gauge("consumer_last_progress_seconds", "Unix time of the last batch committed")
 
 
 class Consumer:
-    """Feeds an inbox from the partitions held, for ever."""
+    """Feeds an inbox from the partitions held, for ever.
+
+    Attributes:
+        in_hand: Records fetched and not yet applied.
+        batches: How many were applied.
+    """
 
     def __init__(
         self, subscriber: Subscriber, leases: Leases, inbox: Inbox, *, batch: int = 2000
     ) -> None:
-        self._subscriber = subscriber
-        self._leases = leases
+        self.subscriber = subscriber
+        self.leases = leases
         self._inbox = inbox
         self._batch = batch
+        self.in_hand: Sequence[Record] = ()
+        self.batches = 0
 
     @property
     def ready(self) -> bool:
         """Whether it hears, or would if there were partitions for it."""
-        return self._leases.known
+        return self.leases.known
 
     async def run(self) -> None:
         """Hear and apply until cancelled; the batch in hand is finished first.
@@ -60,47 +65,41 @@ class Consumer:
             PositionLost: See `Subscriber.fetch`.
         """
         async with (
-            self._subscriber.connected(),
-            self._leases.tended(),
+            self.subscriber.connected(),
+            self.leases.tended(),
             beside(self._discover_for_ever(), name="partitions"),
             beside(self._tell_for_ever(), name="group"),
         ):
             try:
                 await self._hear_for_ever()
             finally:
-                await self._subscriber.tell_group(self._leases.held)
+                await self.subscriber.tell_group(self.leases.held)
 
     async def _hear_for_ever(self) -> None:
         version = 0
         while True:
-            if version != self._leases.version:
-                version = self._leases.version
-                self._subscriber.hear(self._leases.held)
-            records = await self._subscriber.fetch(wait_seconds=FETCH_SECONDS, most=self._batch)
+            if version != self.leases.version:
+                version = self.leases.version
+                self.subscriber.hear(self.leases.held)
+            records = await self.subscriber.fetch(wait_seconds=FETCH_SECONDS, most=self._batch)
             await self._apply_until_done(records)
 
     async def _apply_until_done(self, records: list[Record]) -> None:
         backoff = 0.1
-        while records := self._leases.still_ours(records):
-            if await self._finish(records):
-                return
+        while records := self.leases.still_ours(records):
+            self.in_hand = records
+            # A stop waits for it, so that nothing committed is heard again for nothing.
+            if await to_its_end(self._try_once(records), seconds=STOP_SECONDS):
+                break
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-
-    async def _finish(self, records: Sequence[Record]) -> bool:
-        """Try once; a stop waits for it, so that nothing committed is heard again for nothing."""
-        attempt = asyncio.create_task(self._try_once(records))
-        try:
-            return await asyncio.shield(attempt)
-        except asyncio.CancelledError:
-            await asyncio.wait([attempt], timeout=STOP_SECONDS)
-            raise
+        self.in_hand = ()
 
     async def _try_once(self, records: Sequence[Record]) -> bool:
         started = time.perf_counter()
         next_offsets = _next_offsets(records)
         try:
-            await self._inbox.apply(records, lambda tx: self._leases.fence(tx, next_offsets))
+            await self._inbox.apply(records, lambda tx: self.leases.fence(tx, next_offsets))
         except LeaseLost:
             await self._look_what_is_ours()
             return False
@@ -110,18 +109,15 @@ class Consumer:
             log.warning("batch_put_off", reason=reason_of(error), records=len(records))
             return False
         failpoints.reach("consumer.applied")
-        self._leases.applied(next_offsets)
+        self.leases.applied(next_offsets)
         BATCH_SECONDS.observe(time.perf_counter() - started)
-        PROGRESS.set(time.time())
-        LAG_SECONDS.labels(records[-1].topic).set(
-            max(0.0, time.time() - records[-1].timestamp_ms / 1000)
-        )
+        self.batches += 1
         return True
 
     async def _look_what_is_ours(self) -> None:
         log.info("lease_lost_with_a_batch_in_hand")
         try:
-            await self._leases.refresh()
+            await self.leases.refresh()
         except Exception as error:
             if not is_transient(error):
                 raise
@@ -130,21 +126,21 @@ class Consumer:
         """Make new partitions known; topics may get more of them, or be made after our start."""
         while True:
             try:
-                found = await self._subscriber.partitions()
-                if unknown := await self._leases.unknown(found):
-                    await self._leases.enter(await self._subscriber.beginnings(unknown))
+                found = await self.subscriber.partitions()
+                if unknown := await self.leases.unknown(found):
+                    await self.leases.enter(await self.subscriber.beginnings(unknown))
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, BrokerError) as error:
                 log.warning("partitions_not_discovered", error=type(error).__name__)
                 found = []
-            complete = {topic for topic, _ in found} == set(self._subscriber.topics)
+            complete = {topic for topic, _ in found} == set(self.subscriber.topics)
             await asyncio.sleep(DISCOVER_SECONDS if complete else RETRY_SECONDS)
 
     async def _tell_for_ever(self) -> None:
         """Let the tools that look at groups see how far we are."""
         told: dict[Partition, int] = {}
         while True:
-            news = {p: n for p, n in self._leases.held.items() if told.get(p) != n}
-            if news and await self._subscriber.tell_group(news):
+            news = {p: n for p, n in self.leases.held.items() if told.get(p) != n}
+            if news and await self.subscriber.tell_group(news):
                 failpoints.reach("consumer.told")
                 told |= news
             await asyncio.sleep(TELL_SECONDS)

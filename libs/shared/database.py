@@ -6,13 +6,16 @@ of rows is ten times faster than a unit of work. Both ring the service's bells a
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
 import orjson
+from prometheus_client import Gauge
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -21,6 +24,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from libs.shared import failpoints
 from libs.shared.wake import Wake
@@ -39,6 +43,9 @@ SERVER_SETTINGS = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
+
+IN_USE = Gauge("database_pool_in_use", "Connections at work, at most database_pool", ["pool"])
+SIZE = Gauge("database_pool_limit", "Connections that either pool may hold")
 
 
 class TransientError(Exception):
@@ -86,6 +93,11 @@ class _PooledConnection(asyncpg.Connection):
         return ""
 
 
+def _in_use(engine: AsyncEngine) -> Callable[[], float]:
+    pool = cast(AsyncAdaptedQueuePool, engine.pool)
+    return pool.checkedout
+
+
 _HAS_WRITTEN = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
 
@@ -122,10 +134,17 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
 
 
 class Database:
-    """The pools of one process to its service's database."""
+    """The pools of one process to its service's database.
 
-    def __init__(self, dsn: str, engine: AsyncEngine, pool: asyncpg.Pool, wake: Wake) -> None:
+    Attributes:
+        sessions: The `application_name` of its sessions.
+    """
+
+    def __init__(
+        self, dsn: str, engine: AsyncEngine, pool: asyncpg.Pool, wake: Wake, *, sessions: str = ""
+    ) -> None:
         self.dsn = dsn
+        self.sessions = sessions
         self.engine = engine
         self.pool = pool
         self.wake = wake
@@ -138,11 +157,12 @@ class Database:
 
         Args:
             url: `postgresql://role:password@host:port/database`.
-            name: Shown in pg_stat_activity.
+            name: Shown in pg_stat_activity, with this process's place.
             pool_size: Upper bound of either pool.
         """
         dsn = "postgresql://" + url.split("://", 1)[1]
-        settings = SERVER_SETTINGS | {"application_name": name}
+        sessions = f"{name} {socket.gethostname()[:24]} {os.getpid()}"
+        settings = SERVER_SETTINGS | {"application_name": sessions}
         engine = create_async_engine(
             "postgresql+asyncpg://" + url.split("://", 1)[1],
             pool_size=pool_size,
@@ -163,9 +183,12 @@ class Database:
             command_timeout=120,
             max_inactive_connection_lifetime=60,
         )
+        SIZE.set(pool_size)
+        IN_USE.labels("asyncpg").set_function(lambda: pool.get_size() - pool.get_idle_size())
+        IN_USE.labels("sqlalchemy").set_function(_in_use(engine))
         try:
             async with Wake(dsn).running() as wake:
-                yield cls(dsn, engine, pool, wake)
+                yield cls(dsn, engine, pool, wake, sessions=sessions)
         finally:
             await engine.dispose()
             with suppress(TimeoutError):

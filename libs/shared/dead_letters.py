@@ -12,7 +12,6 @@ from typing import Literal
 
 import asyncpg
 import structlog
-from prometheus_client import Gauge
 
 from libs.shared import failpoints
 from libs.shared.cloudevents import Envelope
@@ -32,9 +31,7 @@ Handle = Callable[[Record, Connection], Awaitable[None]]
 # holds; it would block its shard for ever. Its data stand in the table in any case.
 LARGEST_MIRRORED = 200_000
 
-OPEN = Gauge("dead_letters_open", "Events laid aside and not settled")
-
-_OPEN_STATES = "('poison', 'waiting', 'replaying')"
+OPEN_STATES = "('poison', 'waiting', 'replaying')"
 
 _LAY_ASIDE = """
     INSERT INTO dead_letters
@@ -61,7 +58,7 @@ async def parked(tx: Connection, lanes: Collection[Lane]) -> set[Lane]:
     event which joins it cannot miss each other.
     """
     rows = await tx.fetch(
-        f"SELECT topic, key FROM dead_letters WHERE state IN {_OPEN_STATES}"
+        f"SELECT topic, key FROM dead_letters WHERE state IN {OPEN_STATES}"
         " AND key = ANY($1) FOR SHARE",
         list({key for _, key in lanes}),
     )
@@ -130,19 +127,13 @@ def record_of(row: asyncpg.Record) -> Record:
 
 async def next_replay(connection: Connection) -> bool:
     """Whether a lane can be gone on with: its first open letter is not a poison."""
-    first = await connection.fetchval(_READY_LANES + " LIMIT 1")
-    OPEN.set(
-        await connection.fetchval(
-            f"SELECT count(*) FROM dead_letters WHERE state IN {_OPEN_STATES}"
-        )
-    )
-    return first is not None
+    return await connection.fetchval(_READY_LANES + " LIMIT 1") is not None
 
 
 _READY_LANES = f"""
     SELECT topic FROM (
         SELECT DISTINCT ON (topic, key) topic, key, state FROM dead_letters
-        WHERE state IN {_OPEN_STATES} ORDER BY topic, key, id
+        WHERE state IN {OPEN_STATES} ORDER BY topic, key, id
     ) AS first_open WHERE state <> 'poison'
 """
 
@@ -159,7 +150,7 @@ async def replay_lanes(tx: Connection, now: datetime, handle: Handle) -> int:
     if lane is None:
         return 0
     rows = await tx.fetch(
-        f"SELECT * FROM dead_letters WHERE topic = $1 AND key = $2 AND state IN {_OPEN_STATES}"
+        f"SELECT * FROM dead_letters WHERE topic = $1 AND key = $2 AND state IN {OPEN_STATES}"
         " ORDER BY id FOR UPDATE",
         lane["topic"],
         lane["key"],

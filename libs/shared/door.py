@@ -16,6 +16,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.shared import context, problems, telemetry
+from libs.shared.draining import Draining
 from libs.shared.errors import DomainError
 from libs.shared.ids import new_id
 
@@ -40,8 +41,9 @@ request_seconds = Histogram(
 class Door:
     """Middleware that every request passes first."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, draining: Draining) -> None:
         self._app = app
+        self._draining = draining
         self._max_body_bytes = max_body_bytes
         self._templates: dict[int, str] | None = None
         self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -59,7 +61,7 @@ class Door:
         if parent is None and not telemetry.is_on():
             parent = telemetry.new_traceparent()
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id, correlation_id)
+        answer = _Answer(send, request_id, correlation_id, is_last=self._draining.has_begun)
         with context.bound(correlation_id=correlation_id, traceparent=parent):
             if telemetry.is_on():
                 with telemetry.span("HTTP", kind=SpanKind.SERVER) as span:
@@ -146,12 +148,14 @@ class _Answer:
 
     __slots__ = ("_ids", "_send", "status")
 
-    def __init__(self, send: Send, request_id: str, correlation_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, correlation_id: str, *, is_last: bool) -> None:
         self._send = send
-        self._ids = (
+        self._ids = [
             (b"x-request-id", request_id.encode()),
             (b"x-correlation-id", correlation_id.encode()),
-        )
+        ]
+        if is_last:  # the client must not send more on a connection that is about to end
+            self._ids.append((b"connection", b"close"))
         self.status = 0
 
     async def send(self, message: Message) -> None:

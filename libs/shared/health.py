@@ -6,6 +6,7 @@ make it unready: requests are accepted, their events wait in the outbox.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -19,20 +20,23 @@ from libs.shared.database import Database
 
 READY_SECONDS = 0.5
 LAG_INTERVAL_SECONDS = 0.5
+LAG_SAMPLES = 60  # half a minute: a stall between two scrapes must not go unseen
 
 ReadyCheck = Callable[[], Awaitable[bool]]
 
 event_loop_lag = Gauge(
-    "event_loop_lag_seconds", "How much later than asked the event loop woke up last"
+    "event_loop_lag_seconds", "How much too late the event loop woke up, worst of half a minute"
 )
 
 
 async def measure_loop_lag() -> None:
     """Keep the gauge up to date for ever."""
+    late = deque([0.0], maxlen=LAG_SAMPLES)
     while True:
         asleep_at = time.perf_counter()
         await asyncio.sleep(LAG_INTERVAL_SECONDS)
-        event_loop_lag.set(max(0.0, time.perf_counter() - asleep_at - LAG_INTERVAL_SECONDS))
+        late.append(max(0.0, time.perf_counter() - asleep_at - LAG_INTERVAL_SECONDS))
+        event_loop_lag.set(max(late))
 
 
 async def database_answers(database: Database) -> bool:
@@ -85,6 +89,8 @@ def health_router(checks: Mapping[str, ReadyCheck]) -> APIRouter:
     async def readyz(request: Request) -> JSONResponse:
         database: Database = request.app.state.database
         all_checks: dict[str, Any] = {"database": lambda: database_answers(database), **checks}
+        if request.app.state.draining.has_begun:
+            return JSONResponse({"status": "stopping", "checks": {}}, 503)
         well, told = await readiness(all_checks)
         body = {"status": "ready" if well else "not ready", "checks": told}
         return JSONResponse(body, 200 if well else 503)

@@ -3,9 +3,8 @@
 Everything a service imports for its routes is importable from here.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import APIRouter, FastAPI
@@ -16,9 +15,11 @@ from libs.shared import logging, telemetry
 from libs.shared.api_docs import add_docs, openapi_document
 from libs.shared.audit import audit_router
 from libs.shared.auth import Principal, Role, Tokens, require
+from libs.shared.background import beside
 from libs.shared.clock import Clock
 from libs.shared.database import Database
 from libs.shared.door import Door
+from libs.shared.draining import Draining
 from libs.shared.field_types import (
     AmountMinor,
     CalendarDay,
@@ -52,6 +53,7 @@ from libs.shared.routes import (
 )
 from libs.shared.sandbox import sandbox_router
 from libs.shared.settings import ServiceSettings
+from libs.shared.watchdog import Watchdog
 
 __all__ = [
     "AmountMinor",
@@ -132,6 +134,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours carry no values
     )
     app.state.settings = settings
+    app.state.draining = draining = Draining(settings.drain_seconds)
     answer_with_problems(app)
     parts = [*routers, audit_router(), health_router(ready_checks or {})]
     if policies:
@@ -152,7 +155,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["ETag", "Location", "X-Request-Id", "Idempotency-Replayed"],
         )
-    app.add_middleware(Door, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Door, max_body_bytes=settings.max_body_bytes, draining=draining)
     return app
 
 
@@ -162,6 +165,7 @@ async def _opened(app: FastAPI, settings: ServiceSettings, title: str) -> AsyncI
         sandbox=settings.sandbox, first_offset=timedelta(seconds=settings.sandbox_offset_seconds)
     )
     async with (
+        Watchdog.of(settings).watching(),
         Database.open(
             str(settings.database_url), name=f"{title}-api", pool_size=settings.database_pool
         ) as database,
@@ -173,13 +177,9 @@ async def _opened(app: FastAPI, settings: ServiceSettings, title: str) -> AsyncI
         ) as tokens,
     ):
         app.state.database, app.state.clock, app.state.tokens = database, clock, tokens
-        lag = asyncio.create_task(measure_loop_lag(), name="loop-lag")
-        try:
-            yield
-        finally:
-            lag.cancel()
-            with suppress(asyncio.CancelledError):
-                await lag
+        with app.state.draining.on_sigterm():
+            async with beside(measure_loop_lag(), name="loop-lag"):
+                yield
 
 
 def _refuse_plain_routes(app: FastAPI) -> None:

@@ -8,7 +8,7 @@ fetches the partitions that its worker holds.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -28,12 +29,17 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
+from prometheus_client import Counter
 
 log = structlog.get_logger()
 
 BrokerError = KafkaError
 REQUEST_TIMEOUT_MS = 10_000
 METADATA_MAX_AGE_MS = 30_000
+
+COMMIT_FAILURES = Counter(
+    "group_commit_failures_total", "Positions that the group could not be told; harmless to us"
+)
 
 Partition = tuple[str, int]
 
@@ -206,6 +212,16 @@ class Subscriber:
             for place in places
         }
 
+    async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The offset that the next record of each partition will get.
+
+        Raises:
+            BrokerError: The broker did not say.
+        """
+        places = [TopicPartition(topic, number) for topic, number in partitions]
+        ends = await self._consumer.end_offsets(places) if places else {}
+        return {(place.topic, place.partition): end for place, end in ends.items()}
+
     def hear(self, positions: Mapping[Partition, int]) -> None:
         """Fetch these partitions from now on, each from the offset given."""
         self._hears = bool(positions)
@@ -248,6 +264,7 @@ class Subscriber:
                 {TopicPartition(topic, part): n for (topic, part), n in next_offsets.items()}
             )
         except (CommitFailedError, IllegalStateError, KafkaError) as error:
+            COMMIT_FAILURES.inc()
             log.info("group_not_told", error=type(error).__name__)
             return False
         return True
@@ -300,11 +317,49 @@ async def ensure_topics(
         await admin.close()
 
 
+def _least_in_sync(replication: int) -> int:
+    return 2 if replication >= 3 else 1
+
+
 def _configs(topic: Topic, replication: int) -> dict[str, str]:
-    configs = {"min.insync.replicas": "2" if replication >= 3 else "1"}
+    configs = {"min.insync.replicas": str(_least_in_sync(replication))}
     if topic.compacted:
         return configs | {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
     return configs | {"retention.ms": str(14 * 24 * 3600 * 1000)}
+
+
+class Probe:
+    """Asks, on a connection of its own, whether topics can be written to and read."""
+
+    def __init__(self, bootstrap: str, topics: Collection[str]) -> None:
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._client: AIOKafkaClient | None = None
+
+    async def answers(self, *, within_seconds: float) -> bool:
+        """Whether every partition has a leader, and in-sync replicas enough to be written to."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                if self._client is None:
+                    self._client = AIOKafkaClient(bootstrap_servers=self._bootstrap)
+                    await self._client.bootstrap()
+                cluster = await self._client.fetch_all_metadata()
+        except (KafkaError, OSError, TimeoutError):
+            await self.close()
+            return False
+        found = [cluster._partitions.get(topic, {}).values() for topic in self._topics]
+        return all(found) and all(
+            partition.leader >= 0 and len(partition.isr) >= _least_in_sync(len(partition.replicas))
+            for partitions in found
+            for partition in partitions
+        )
+
+    async def close(self) -> None:
+        """Let go of the connection; the next question makes another."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(KafkaError, OSError):
+                await client.close()
 
 
 class Reader:

@@ -12,9 +12,10 @@ import time
 import asyncpg
 import structlog
 from opentelemetry.trace import SpanKind
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from libs.shared import failpoints, telemetry
+from libs.shared.background import to_its_end
 from libs.shared.cloudevents import Envelope, encode_headers
 from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
 from libs.shared.kafka import BrokerError, Outgoing, Publisher
@@ -28,10 +29,9 @@ BATCH = 500  # rows of one shard in one round
 POLL_SECONDS = 0.2  # the floor when a wake-up was lost
 CLAIM_SECONDS = 1.0  # how often shards that others hold are asked for
 RETRY_SECONDS = 0.5
+STOP_SECONDS = 12.0  # the round in hand may take this long when the process is told to stop
 
 SENT = Counter("outbox_sent_total", "Events acknowledged by the broker")
-OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest event not yet sent")
-DEPTH = Gauge("outbox_depth", "Events not yet sent (estimate of the last round)")
 FAILURES = Counter("outbox_relay_failures_total", "Rounds that failed and were begun again")
 
 _READ = """
@@ -54,6 +54,10 @@ class Relay:
             the session's.
         source: CloudEvents `source`, `/contacts`.
         prefix: In front of every topic.
+
+    Attributes:
+        held: The shards that are ours.
+        rounds: How many were sent or have failed.
     """
 
     def __init__(
@@ -64,8 +68,9 @@ class Relay:
         self._publisher = publisher
         self._bell = bell
         self._prefix = prefix
-        self._held: list[int] = []
+        self.held: list[int] = []
         self.sent = 0
+        self.rounds = 0
 
     async def run(self) -> None:
         """Send for ever; a lost database or broker is waited for, nothing is skipped."""
@@ -79,6 +84,7 @@ class Relay:
                     raise
                 log.warning("relay_database_failed", error=type(error).__name__)
             FAILURES.inc()
+            self.rounds += 1
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _run_on_one_connection(self) -> None:
@@ -90,13 +96,14 @@ class Relay:
         )
         try:
             await prepare_connection(connection)
-            self._held = []
+            self.held = []
             asked_at = float("-inf")
             while True:
-                if len(self._held) < SHARDS and time.monotonic() - asked_at > CLAIM_SECONDS:
+                if len(self.held) < SHARDS and time.monotonic() - asked_at > CLAIM_SECONDS:
                     await self._claim_shards(connection)
                     asked_at = time.monotonic()
-                if not await self.send_once(connection):
+                # A stop waits for the round: what is sent and not deleted would be sent again.
+                if not await to_its_end(self.send_once(connection), seconds=STOP_SECONDS):
                     await self._bell.wait(POLL_SECONDS)
         finally:
             connection.terminate()  # also lets go of the locks
@@ -106,20 +113,16 @@ class Relay:
         rows = await connection.fetch(
             "SELECT shard FROM unnest($2::int[]) AS shard WHERE pg_try_advisory_lock($1, shard)",
             LOCK_SPACE,
-            [shard for shard in range(SHARDS) if shard not in self._held],
+            [shard for shard in range(SHARDS) if shard not in self.held],
         )
-        self._held += [row["shard"] for row in rows]
+        self.held += [row["shard"] for row in rows]
 
     async def send_once(self, connection: asyncpg.Connection) -> int:
         """Send and delete one round of the shards held; how many events that were."""
-        rows = await connection.fetch(_READ, self._held, BATCH)
-        DEPTH.set(len(rows))
+        rows = await connection.fetch(_READ, self.held, BATCH)
         if not rows:
-            OLDEST.set(0)
             return 0
         failpoints.reach("relay.read")
-        oldest = min(row["event_id"].int >> 80 for row in rows) / 1000  # UUIDv7: real time, in ms
-        OLDEST.set(max(0.0, time.time() - oldest))
         with telemetry.span(
             "outbox publish",
             kind=SpanKind.PRODUCER,
@@ -135,6 +138,7 @@ class Relay:
         failpoints.reach("relay.deleted")
         SENT.inc(len(rows))
         self.sent += len(rows)
+        self.rounds += 1
         return len(rows)
 
     def _outgoing(self, row: asyncpg.Record) -> list[Outgoing]:

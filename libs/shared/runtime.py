@@ -21,19 +21,24 @@ from libs.shared.clock import Clock
 from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.garbage import spare_the_collector
+from libs.shared.health import measure_loop_lag
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import BrokerError, Publisher, Record, Subscriber
+from libs.shared.kafka import BrokerError, Probe, Publisher, Record, Subscriber
+from libs.shared.lag import LagMeter
 from libs.shared.leases import Leases
 from libs.shared.relay import Relay
 from libs.shared.settings import ServiceSettings
 from libs.shared.subscriptions import Dispatcher, Subscription
 from libs.shared.timers import Timer, TimerLoop
+from libs.shared.vital_signs import VitalSigns
 from libs.shared.wake import Bell
+from libs.shared.watchdog import Watchdog
 
 log = structlog.get_logger()
 
 TOPIC_RETRY_SECONDS = 1.0
 NEED_TOPICS = frozenset({"relay", "consumer"})
+STOP_SECONDS = 28.0  # supervisors kill after 30
 PURGE_SECONDS = 600.0
 PURGE_BATCH = 20_000
 
@@ -64,6 +69,7 @@ class Worker:
         settings = self.settings
         clock = Clock(sandbox=settings.sandbox, first_offset=settings.sandbox_offset)
         async with (
+            Watchdog.of(settings).watching() as watchdog,
             Database.open(
                 str(settings.database_url),
                 name=f"{self.service}-worker",
@@ -76,7 +82,7 @@ class Worker:
             consumer = self._consumer(database, dispatcher)
             topics_exist = asyncio.Event()
             making = group.create_task(_ensure_topics(settings, topics_exist), name="topics")
-            loops = self._all_loops(database, clock, dispatcher, consumer)
+            loops = self._all_loops(database, clock, dispatcher, consumer, watchdog)
             # Timers go on while the broker is away; what they say waits in the outbox.
             tasks = [
                 group.create_task(
@@ -88,7 +94,7 @@ class Worker:
             for signal_number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
             log.info("worker_started", service=self.service, loops=[t.get_name() for t in tasks])
-            group.create_task(_cancel_when(stop, tasks, making))
+            group.create_task(_cancel_when(stop, tasks, making, watchdog))
 
     def _consumer(self, database: Database, dispatcher: Dispatcher) -> Consumer | None:
         if not self.subscriptions:
@@ -113,6 +119,7 @@ class Worker:
         clock: Clock,
         dispatcher: Dispatcher,
         consumer: Consumer | None,
+        watchdog: Watchdog,
     ) -> dict[str, Coroutine[Any, Any, None]]:
         settings = self.settings
         relay = Relay(
@@ -122,8 +129,22 @@ class Worker:
             bell=database.wake.bell(),
             prefix=settings.topic_prefix,
         )
+        timers = [TimerLoop(timer, database, clock, database.wake.bell()) for timer in self.timers]
+        signs = VitalSigns(
+            dsn=database.dsn,
+            sessions=database.sessions,
+            clock=clock,
+            watchdog=watchdog,
+            patience=settings.watchdog_stuck,
+            relay=relay,
+            probe=Probe(settings.kafka, topics.names(settings)),
+            timers=timers,
+            meter=LagMeter(consumer) if consumer else None,
+        )
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "relay": relay.run(),
+            "vital_signs": signs.run(),
+            "loop_lag": measure_loop_lag(),
             "purge": _purge_for_ever(database, settings),
             "management": management.serve(
                 database,
@@ -137,10 +158,7 @@ class Worker:
             loops["dead_letters"] = _replay_for_ever(
                 database, clock, dispatcher, database.wake.bell()
             )
-        for timer in self.timers:
-            loops[f"timer_{timer.name}"] = TimerLoop(
-                timer, database, clock, database.wake.bell()
-            ).run()
+        loops |= {f"timer_{timer.timer.name}": timer.run() for timer in timers}
         for extra in self.extras:
             loops[extra.__name__] = extra(database, clock)
         return loops
@@ -160,7 +178,10 @@ def run_worker(worker: Worker) -> None:
 
 
 async def _cancel_when(
-    stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]], making: asyncio.Task[None]
+    stop: asyncio.Event,
+    tasks: Sequence[asyncio.Task[None]],
+    making: asyncio.Task[None],
+    watchdog: Watchdog,
 ) -> None:
     """Stop the loops when told to, or when one of them has ended.
 
@@ -169,6 +190,7 @@ async def _cancel_when(
     """
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    watchdog.expect_end(seconds=STOP_SECONDS)
     ended = [task.get_name() for task in tasks if task.done()]
     for task in (*tasks, making):
         task.cancel()

@@ -37,7 +37,15 @@ class ServiceSettings(BaseSettings):
     consumer_batch: PositiveInt = 2000  # events in one transaction, at most
     fetch_wait_ms: NonNegativeInt = 100  # how long the broker may hold an empty fetch
     poison_limit: PositiveInt = 100  # bad events in a row that stop the consumer: a bad deploy
+    watchdog_stuck_seconds: NonNegativeInt = 90  # a worker's part with work ends none; 0: off
+    watchdog_blocked_seconds: NonNegativeInt = 30  # the event loop stands still; 0: off
+    drain_seconds: NonNegativeInt = 3  # an API told to stop is unready and still answers, so long
     inbox_retention_days: PositiveInt = 30  # must exceed the topics' retention
+
+    @property
+    def watchdog_stuck(self) -> timedelta:
+        """How long work may go on without finishing anything."""
+        return timedelta(seconds=self.watchdog_stuck_seconds)
 
     @property
     def sandbox_offset(self) -> timedelta:

@@ -65,10 +65,15 @@ def due_column(table: str, column: str = "due_at") -> NextDue:
 
 
 class TimerLoop:
-    """Fires one kind of due row for ever."""
+    """Fires one kind of due row for ever.
+
+    Attributes:
+        attempts: How often it has looked, whether or not there was anything to fire.
+    """
 
     def __init__(self, timer: Timer, database: Database, clock: Clock, bell: Bell) -> None:
-        self._timer = timer
+        self.timer = timer
+        self.attempts = 0
         self._database = database
         self._clock = clock
         self._bell = bell
@@ -81,26 +86,27 @@ class TimerLoop:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("timer_put_off", timer=self._timer.name, error=type(error).__name__)
+                log.warning("timer_put_off", timer=self.timer.name, error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _fire_and_look_ahead(self) -> float:
         """Seconds to sleep."""
         while True:
+            self.attempts += 1
             async with self._database.pool.acquire() as connection:
                 now = await self._clock.read(connection)
-                due = await self._timer.next_due(connection)
+                due = await self.timer.next_due(connection)
                 if due is None:
                     return LONGEST_SLEEP_SECONDS
                 if due > now:
                     return min((due - now).total_seconds(), LONGEST_SLEEP_SECONDS)
                 failpoints.reach("timer.due")
                 async with connection.transaction():
-                    fired = await self._timer.fire(connection, now)
+                    fired = await self.timer.fire(connection, now)
                     failpoints.reach("timer.fired")
                 failpoints.reach("timer.committed")
             if not fired:  # others hold the due rows; they will be done in a moment
                 return 0.05
-            LATENESS.labels(self._timer.name).observe(max(0.0, (now - due).total_seconds()))
-            FIRED.labels(self._timer.name).inc(fired)
+            LATENESS.labels(self.timer.name).observe(max(0.0, (now - due).total_seconds()))
+            FIRED.labels(self.timer.name).inc(fired)
             self._database.wake.ring()

@@ -12,6 +12,11 @@ def dead_letter_topic(topic: str) -> str:
     return topic + DEAD_LETTERS_SUFFIX
 
 
+def names(settings: ServiceSettings) -> list[str]:
+    """The topics that services hear or say, as they are called in the broker."""
+    return [settings.topic_prefix + name for name in (*TOPICS, *COMPACTED_TOPICS)]
+
+
 async def ensure(settings: ServiceSettings) -> None:
     """Make every topic of the registry, its dead letters and the compacted ones."""
     plain = [*TOPICS, *(dead_letter_topic(topic) for topic in TOPICS)]
