@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from libs.shared.events import Event
+from libs.shared.ids import quick
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -70,13 +71,13 @@ def decode_headers(headers: Headers) -> Envelope:
     try:
         key = found.get("ce_partitionkey") or found.get("ce_subject") or b""
         return Envelope(
-            id=UUID(found["ce_id"].decode()),
+            id=quick(found["ce_id"].decode()),
             source=found["ce_source"].decode(),
             type=found["ce_type"].decode(),
             time=_instant(found["ce_time"].decode()),
             key=key.decode(),
             correlation_id=_optional(found, "ce_correlationid"),
-            causation_id=UUID(c.decode()) if (c := found.get("ce_causationid")) else None,
+            causation_id=quick(c.decode()) if (c := found.get("ce_causationid")) else None,
             traceparent=_optional(found, "ce_traceparent"),
         )
     except (KeyError, ValueError) as error:

@@ -42,6 +42,7 @@ class Event(BaseModel):
     topic: ClassVar[str]
     key_field: ClassVar[str]
     current_topic: ClassVar[str | None]  # compacted: the last event of every key
+    _wire_type: ClassVar[str]
     registry: ClassVar[dict[tuple[str, int], type["Event"]]] = {}
 
     occurred_at: AwareDatetime
@@ -64,6 +65,7 @@ class Event(BaseModel):
             raise TypeError(f"{name} v{version} is defined twice")
         cls.event_name, cls.event_version, cls.topic, cls.key_field = name, version, topic, key
         cls.current_topic = current
+        cls._wire_type = f"baza.{name}.v{version}"
         Event.registry[name, version] = cls
 
     @property
@@ -84,7 +86,7 @@ class Event(BaseModel):
     @classmethod
     def wire_type(cls) -> str:
         """The CloudEvents `type`, e.g. `baza.lead.unclaimed.v1`."""
-        return f"baza.{cls.event_name}.v{cls.event_version}"
+        return cls._wire_type
 
     def __eq__(self, other: object) -> bool:
         """Whether both state the same fact; their ids and threads may differ."""

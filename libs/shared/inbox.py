@@ -7,6 +7,7 @@ by bisection and laid aside with its reason (`dead_letters.py`); later events of
 behind it, all others go on.
 """
 
+from collections import Counter as Counted
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
@@ -94,8 +95,8 @@ class Inbox:
             failpoints.reach("inbox.handled")
         if not carefully and fresh:
             self._poison_in_a_row = 0
-        for item in fresh:
-            HEARD.labels(item.type_name).inc()
+        for type_name, count in Counted(item.type_name for item in fresh).items():
+            HEARD.labels(type_name).inc(count)
 
     async def _only_new(self, heard: Sequence[Heard], tx: Connection) -> list[Heard]:
         """Remember the events; those remembered before drop out. Unreadable ones have no id."""

@@ -15,24 +15,30 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared import context, failpoints
+from libs.shared.bulk import append
 from libs.shared.database import Connection
 from libs.shared.events import Event
 
 SHARDS = 8  # fixed for ever: rows written under another number would change their shard
 
-_COLUMNS = """shard, event_id, topic, also_topic, key, type, time, data,
-    correlation_id, causation_id, traceparent"""
-
-_INSERT_ONE = text(
-    f"INSERT INTO outbox ({_COLUMNS}) VALUES (:shard, :event_id, :topic, :also_topic, :key, :type,"
-    " :time, :data, :correlation_id, :causation_id, :traceparent)"
+COLUMNS = (
+    "shard",
+    "event_id",
+    "topic",
+    "also_topic",
+    "key",
+    "type",
+    "time",
+    "data",
+    "correlation_id",
+    "causation_id",
+    "traceparent",
 )
 
-INSERT_MANY = f"""
-    INSERT INTO outbox ({_COLUMNS})
-    SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
-        $7::timestamptz[], $8::bytea[], $9::text[], $10::uuid[], $11::text[])
-"""
+_INSERT_ONE = text(
+    f"INSERT INTO outbox ({', '.join(COLUMNS)})"
+    f" VALUES ({', '.join(':' + name for name in COLUMNS)})"
+)
 
 
 def shard_of(key: str) -> int:
@@ -48,37 +54,35 @@ async def add(session: AsyncSession, *events: Event) -> None:
     """
     await session.flush()
     for event in events:
-        await session.execute(_INSERT_ONE, row_of(event))
+        await session.execute(_INSERT_ONE, dict(zip(COLUMNS, row_of(event), strict=True)))
     failpoints.reach("outbox.added")
 
 
 async def add_all(connection: Connection, events: Sequence[Event]) -> None:
-    """Put many events into the connection's transaction in one statement, in their order.
+    """Put many events into the connection's transaction at once, in their order.
 
     The transaction must have locked or inserted the aggregates already.
     """
     if not events:
         return
-    rows = [row_of(event) for event in events]
-    names = rows[0].keys()
-    await connection.execute(INSERT_MANY, *([row[name] for row in rows] for name in names))
+    await append(connection, "outbox", COLUMNS, [row_of(event) for event in events])
     failpoints.reach("outbox.added")
 
 
-def row_of(event: Event) -> dict[str, object]:
-    """The outbox row of an event, its members in the order of `INSERT_MANY`."""
+def row_of(event: Event) -> tuple[object, ...]:
+    """The outbox row of an event: its values of `COLUMNS`."""
     key = event.key
     thread = event.thread or context.current()
-    return {
-        "shard": shard_of(key),
-        "event_id": event.event_id,
-        "topic": event.topic,
-        "also_topic": event.current_topic,
-        "key": key,
-        "type": event.wire_type(),
-        "time": event.occurred_at,
-        "data": event.__pydantic_serializer__.to_json(event),
-        "correlation_id": thread.correlation_id,
-        "causation_id": thread.causation_id,
-        "traceparent": thread.traceparent,
-    }
+    return (
+        shard_of(key),
+        event.event_id,
+        event.topic,
+        event.current_topic,
+        key,
+        event.wire_type(),
+        event.occurred_at,
+        event.__pydantic_serializer__.to_json(event),
+        thread.correlation_id,
+        thread.causation_id,
+        thread.traceparent,
+    )

@@ -12,8 +12,10 @@ from uuid import UUID
 import asyncpg
 
 from libs.shared import outbox
+from libs.shared.bulk import append
 from libs.shared.database import Connection
 from libs.shared.events import Event, SegmentChanged
+from libs.shared.ids import quick
 from services.scoring.rfm import Figures, Scores
 from services.scoring.rules import Rules
 from services.scoring.standing import Change, Day, Standing
@@ -47,12 +49,19 @@ _STORE = """
            excluded.monetary_minor, excluded.as_of, excluded.rule_version, excluded.due_at)
 """
 
-_REMEMBER = """
-    INSERT INTO segment_history (client_id, seq, old_segment, new_segment, recency_score,
-        frequency_score, monetary_score, rule_version, as_of, changed_at, reason)
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::smallint[],
-        $6::smallint[], $7::smallint[], $8::int[], $9::date[], $10::timestamptz[], $11::text[])
-"""
+_HISTORY = (
+    "client_id",
+    "seq",
+    "old_segment",
+    "new_segment",
+    "recency_score",
+    "frequency_score",
+    "monetary_score",
+    "rule_version",
+    "as_of",
+    "changed_at",
+    "reason",
+)
 
 _NOBODY = Scores(None, None, None)  # type: ignore[arg-type]  # columns of a client without scores
 _NOTHING = Figures(None, None, None)  # type: ignore[arg-type]
@@ -60,7 +69,7 @@ _NOTHING = Figures(None, None, None)  # type: ignore[arg-type]
 
 async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict[UUID, Standing]:
     """Lock and read standings; a client that is not known yet gets an empty one."""
-    wanted = sorted(set(client_ids))
+    wanted = sorted(map(quick, set(client_ids)))
     standings = {client_id: Standing(client_id) for client_id in wanted}
     for row in await tx.fetch(_LOCK, wanted):
         _restore(standings[row["client_id"]], row, rules)
@@ -133,7 +142,7 @@ async def say(tx: Connection, moves: Sequence[tuple[Change, Event | None]]) -> N
         )
         for c, _ in moves
     ]
-    await tx.execute(_REMEMBER, *map(list, zip(*rows, strict=True)))
+    await append(tx, "segment_history", _HISTORY, rows)
     await outbox.add_all(tx, [_told(change, cause) for change, cause in moves])
 
 

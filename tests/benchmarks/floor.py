@@ -113,6 +113,8 @@ class Floor:
             done = 0
             while done < events:
                 batches = await consumer.getmany(timeout_ms=200, max_records=BATCH)
+                if not batches:
+                    continue
                 done += await self._apply([r for batch in batches.values() for r in batch])
                 await consumer.commit(
                     {TopicPartition(*at): batch[-1].offset + 1 for at, batch in batches.items()}

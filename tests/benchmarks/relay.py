@@ -74,21 +74,18 @@ async def _pairs(url: str, floor_url: str, broker: str) -> list[tuple[float, flo
 
 async def _fill(connection: asyncpg.Connection) -> None:
     clients = [new_id() for _ in range(ROWS)]
-    rows = [
-        outbox.row_of(
-            DealClosed(
-                deal_id=new_id(),
-                client_id=client,
-                closed_at=NOON,
-                amount_minor=199_900,
-                currency="RUB",
-                occurred_at=NOON,
-            )
+    events = [
+        DealClosed(
+            deal_id=new_id(),
+            client_id=client,
+            closed_at=NOON,
+            amount_minor=199_900,
+            currency="RUB",
+            occurred_at=NOON,
         )
         for client in clients
     ]
-    columns = [[row[name] for row in rows] for name in rows[0]]
-    await connection.execute(outbox.INSERT_MANY, *columns)
+    await outbox.add_all(connection, events)
 
 
 async def _floor_rate(connection: asyncpg.Connection, producer: AIOKafkaProducer) -> float:

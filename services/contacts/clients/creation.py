@@ -77,7 +77,7 @@ async def create(
         ClientExists: Its external id is taken.
         KeyReused: The idempotency key belongs to another request.
     """
-    values = [*_values(card), *outbox.row_of(created(card)).values()]
+    values = [*_values(card), *outbox.row_of(created(card))]
     headers = {"etag": '"1"', "location": f"/v1/clients/{card.id}"}
     begun = (
         orjson.dumps(cards.shown(card), option=orjson.OPT_UTC_Z)[:-1] + b',"possible_duplicates":'
