@@ -19,7 +19,7 @@ from libs.shared.background import beside, to_its_end
 from libs.shared.database import is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import BrokerError, Partition, Record, Subscriber
+from libs.shared.kafka import BrokerError, GroupOffsets, Partition, Record, Subscriber
 from libs.shared.leases import LeaseLost, Leases
 
 log = structlog.get_logger()
@@ -43,11 +43,18 @@ class Consumer:
     """
 
     def __init__(
-        self, subscriber: Subscriber, leases: Leases, inbox: Inbox, *, batch: int = 2000
+        self,
+        subscriber: Subscriber,
+        leases: Leases,
+        inbox: Inbox,
+        group: GroupOffsets,
+        *,
+        batch: int = 2000,
     ) -> None:
         self.subscriber = subscriber
         self.leases = leases
         self._inbox = inbox
+        self._group = group
         self._batch = batch
         self.in_hand: Sequence[Record] = ()
         self.batches = 0
@@ -70,10 +77,7 @@ class Consumer:
             beside(self._discover_for_ever(), name="partitions"),
             beside(self._tell_for_ever(), name="group"),
         ):
-            try:
-                await self._hear_for_ever()
-            finally:
-                await self.subscriber.tell_group(self.leases.held)
+            await self._hear_for_ever()
 
     async def _hear_for_ever(self) -> None:
         version = 0
@@ -138,12 +142,16 @@ class Consumer:
     async def _tell_for_ever(self) -> None:
         """Let the tools that look at groups see how far we are."""
         told: dict[Partition, int] = {}
-        while True:
-            news = {p: n for p, n in self.leases.held.items() if told.get(p) != n}
-            if news and await self.subscriber.tell_group(news):
-                failpoints.reach("consumer.told")
-                told |= news
-            await asyncio.sleep(TELL_SECONDS)
+        try:
+            while True:
+                news = {p: n for p, n in self.leases.held.items() if told.get(p) != n}
+                if news and await self._group.tell(news):
+                    failpoints.reach("consumer.told")
+                    told |= news
+                await asyncio.sleep(TELL_SECONDS)
+        finally:
+            await self._group.tell(self.leases.held)
+            await self._group.close()
 
 
 def _next_offsets(records: Iterable[Record]) -> dict[Partition, int]:

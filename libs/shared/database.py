@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import structlog
 from prometheus_client import Gauge
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError
@@ -98,6 +99,10 @@ def _in_use(engine: AsyncEngine) -> Callable[[], float]:
     return pool.checkedout
 
 
+AWAIT_SECONDS = 0.5
+
+log = structlog.get_logger()
+
 _HAS_WRITTEN = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
 
@@ -131,6 +136,25 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec(
         "jsonb", encoder=dumps, decoder=orjson.loads, schema="pg_catalog"
     )
+
+
+async def _connected(new_pool: Callable[[], asyncpg.Pool]) -> asyncpg.Pool:
+    """Wait for a database that is away: dying and starting again would take it no less long.
+
+    Raises:
+        Exception: A fault that waiting does not mend, such as a wrong password.
+    """
+    told = False
+    while True:
+        try:
+            return await new_pool()  # one that failed once is closed for good
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if not told:
+                log.warning("database_awaited", error=type(error).__name__)
+            told = True
+            await asyncio.sleep(AWAIT_SECONDS)
 
 
 class Database:
@@ -173,15 +197,17 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args={"server_settings": settings, "command_timeout": 120},
         )
-        pool = await asyncpg.create_pool(
-            dsn,
-            min_size=1,
-            max_size=pool_size,
-            init=prepare_connection,
-            connection_class=_PooledConnection,
-            server_settings=settings,
-            command_timeout=120,
-            max_inactive_connection_lifetime=60,
+        pool = await _connected(
+            lambda: asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=pool_size,
+                init=prepare_connection,
+                connection_class=_PooledConnection,
+                server_settings=settings,
+                command_timeout=120,
+                max_inactive_connection_lifetime=60,
+            )
         )
         SIZE.set(pool_size)
         IN_USE.labels("asyncpg").set_function(lambda: pool.get_size() - pool.get_idle_size())

@@ -19,7 +19,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
-    CommitFailedError,
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
@@ -160,19 +159,16 @@ class Subscriber:
     """Fetches records of chosen partitions from chosen offsets.
 
     Who hears which partition is decided elsewhere (`leases.py`), so this is no member of a group:
-    nothing here waits for a coordinator. What was applied is told to the group all the same, now
-    and then, for the tools of others that look at lag there.
+    nothing here waits for a coordinator.
     """
 
-    def __init__(
-        self, bootstrap: str, *, group: str, topics: Iterable[str], fetch_wait_ms: int
-    ) -> None:
+    def __init__(self, bootstrap: str, *, topics: Iterable[str], fetch_wait_ms: int) -> None:
         self.topics = list(topics)
         self._hears = False
+        self._is_connected = False
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
-            group_id=group,
-            client_id=group,
+            group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
             request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -187,8 +183,10 @@ class Subscriber:
         try:
             async with asyncio.timeout(60):  # a start that hangs must become a dead process
                 await self._consumer.start()
+            self._is_connected = True
             yield self
         finally:
+            self._is_connected = False
             with contextlib.suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(10):
                     await self._consumer.stop()
@@ -203,14 +201,10 @@ class Subscriber:
         ]
 
     async def beginnings(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Where the group is said to have come to, or the oldest record that is left."""
+        """The oldest record that is left of each."""
         places = [TopicPartition(topic, number) for topic, number in partitions]
-        oldest = await self._consumer.beginning_offsets(places)
-        known = {place: await self._consumer.committed(place) for place in places}
-        return {
-            (place.topic, place.partition): max(oldest[place], known[place] or 0)
-            for place in places
-        }
+        found = await self._consumer.beginning_offsets(places)
+        return {(place.topic, place.partition): offset for place, offset in found.items()}
 
     async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The offset that the next record of each partition will get.
@@ -218,6 +212,8 @@ class Subscriber:
         Raises:
             BrokerError: The broker did not say.
         """
+        if not self._is_connected:
+            raise KafkaConnectionError("not connected yet")
         places = [TopicPartition(topic, number) for topic, number in partitions]
         ends = await self._consumer.end_offsets(places) if places else {}
         return {(place.topic, place.partition): end for place, end in ends.items()}
@@ -257,17 +253,59 @@ class Subscriber:
             for r in batch
         ]
 
-    async def tell_group(self, next_offsets: Mapping[Partition, int]) -> bool:
-        """Show the group's tools how far we are; nothing depends on it. Whether it was heard."""
+
+class GroupOffsets:
+    """Shows how far a service is where Kafka's own tools look for it: as a group's offsets.
+
+    Nothing depends on it, so a failure is only retried. It is a client of its own, which never
+    fetches: aiokafka ends a consumer with a group whose partitions change by hand.
+    """
+
+    def __init__(self, bootstrap: str, group: str) -> None:
+        self._bootstrap = bootstrap
+        self._group = group
+        self._partitions: set[TopicPartition] = set()
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def tell(self, next_offsets: Mapping[Partition, int]) -> bool:
+        """Commit offsets for the group; whether the broker has them."""
+        if not next_offsets:
+            return True
+        told = {TopicPartition(topic, part): n for (topic, part), n in next_offsets.items()}
         try:
-            await self._consumer.commit(
-                {TopicPartition(topic, part): n for (topic, part), n in next_offsets.items()}
-            )
-        except (CommitFailedError, IllegalStateError, KafkaError) as error:
+            async with asyncio.timeout(15):
+                consumer = await self._knowing(set(told))
+                await consumer.commit(told)
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
             COMMIT_FAILURES.inc()
             log.info("group_not_told", error=type(error).__name__)
+            await self.close()
             return False
+        except BaseException:
+            await self.close()
+            raise
         return True
+
+    async def _knowing(self, partitions: set[TopicPartition]) -> AIOKafkaConsumer:
+        if self._consumer is not None and partitions <= self._partitions:
+            return self._consumer
+        await self.close()
+        self._partitions |= partitions
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap, group_id=self._group, enable_auto_commit=False
+        )
+        self._consumer.assign(list(self._partitions))
+        self._consumer.pause(*self._partitions)
+        await self._consumer.start()
+        return self._consumer
+
+    async def close(self) -> None:
+        """Let go of the connection; the next `tell` makes another."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await consumer.stop()
 
 
 class PositionLost(RuntimeError):

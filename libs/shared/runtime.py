@@ -23,7 +23,7 @@ from libs.shared.database import Connection, Database, is_transient
 from libs.shared.garbage import spare_the_collector
 from libs.shared.health import measure_loop_lag
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import BrokerError, Probe, Publisher, Record, Subscriber
+from libs.shared.kafka import BrokerError, GroupOffsets, Probe, Publisher, Record, Subscriber
 from libs.shared.lag import LagMeter
 from libs.shared.leases import Leases
 from libs.shared.relay import Relay
@@ -104,12 +104,12 @@ class Worker:
         return Consumer(
             Subscriber(
                 settings.kafka,
-                group=group,
                 topics=topics_heard,
                 fetch_wait_ms=settings.fetch_wait_ms,
             ),
             Leases(database.dsn, group=group, topics=topics_heard),
             Inbox(database, dispatcher, poison_limit=settings.poison_limit),
+            GroupOffsets(settings.kafka, group),
             batch=settings.consumer_batch,
         )
 

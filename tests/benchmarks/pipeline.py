@@ -15,7 +15,7 @@ from contextlib import suppress
 from libs.shared.consumer import Consumer
 from libs.shared.database import Database
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import Partition, Subscriber
+from libs.shared.kafka import GroupOffsets, Partition, Subscriber
 from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher
 from services.scoring.subscriptions import SUBSCRIPTIONS
@@ -65,12 +65,14 @@ async def measure(servers: Servers) -> list[Figure]:
 async def _rate(servers: Servers, database: Database, done: dict[Partition, int]) -> float:
     dispatcher = Dispatcher(SUBSCRIPTIONS, PREFIX)
     group, topics = PREFIX + "scoring", [PREFIX + "deals"]
-    subscriber = Subscriber(servers.kafka, group=group, topics=topics, fetch_wait_ms=100)
+    subscriber = Subscriber(servers.kafka, topics=topics, fetch_wait_ms=100)
     leases = _Counted(database.dsn, group=group, topics=topics)
     before = sum(done.values())
     leases.done, leases.until = done, before + EVENTS
     leases.finished = asyncio.Event()
-    consumer = Consumer(subscriber, leases, Inbox(database, dispatcher))
+    consumer = Consumer(
+        subscriber, leases, Inbox(database, dispatcher), GroupOffsets(servers.kafka, group)
+    )
     hearing = asyncio.create_task(consumer.run())
     try:
         async with asyncio.timeout(_LONGEST_SECONDS):

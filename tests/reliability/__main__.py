@@ -8,7 +8,6 @@ against eight deliberately wrong variants of Baza: they must fail on each.
 
 import argparse
 import asyncio
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -36,12 +35,17 @@ class Size:
         seconds: Of writing under faults.
         decks: How often the deck of faults is dealt out in that time.
         arm_seconds: Between two failpoints being armed.
+        crashes: At each failpoint, at most.
+        away_seconds: How long there is no broker at all.
+        pause: Seconds between two commands of a writer.
+        deals: In a batch, at most.
         events: At least so many must have been said.
     """
 
     seconds: float
     decks: int
     arm_seconds: float
+    crashes: int
     away_seconds: float
     pause: float
     deals: int
@@ -50,8 +54,8 @@ class Size:
 
 
 SIZES = {
-    "short": Size(75, 1, 1.4, 8, 0.05, 130, 30_000, 40),
-    "long": Size(3_300, 26, 6.0, 60, 0.3, 170, 1_000_000, 1_000),
+    "short": Size(75, 1, 2.0, 2, 8, 0.02, 200, 30_000, 40),
+    "long": Size(3_300, 26, 2.5, 60, 100, 0.1, 300, 1_000_000, 1_000),
 }
 
 
@@ -59,7 +63,6 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
     """One run, from an empty suite to the report."""
     say = _Narrator()
     folder = (DATA / "journals").absolute()
-    shutil.rmtree(folder, ignore_errors=True)
     async with Field.open(folder, seed) as field:
         say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
         for name in ("0", "1"):
@@ -75,7 +78,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             clients=clients,
         )
         async with beside(time_passing(field), name="time"):
-            async with beside(nemesis.arm_failpoints(), name="failpoints"):
+            async with beside(nemesis.arm_failpoints(size.crashes), name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks)
                 for name in ("writer-0", "writer-1"):
@@ -88,7 +91,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             say(f"drained {drained:.1f} s after the last fault")
             found = await _letters_before_replay(field)
             # The two points of dead letters are reached again here; whatever dies comes back.
-            async with beside(nemesis.arm_failpoints(), name="failpoints"):
+            async with beside(nemesis.arm_failpoints(size.crashes), name="failpoints"):
                 await settle_poison(field)
             nemesis.disarm()
             await asyncio.to_thread(field.end, "claimant")
@@ -120,12 +123,13 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             "dead_letters_unexpected": findings.counts["dead_letters_unexpected"],
             "dead_letters_missing": findings.counts["dead_letters_missing"],
             "dead_letters_left": rows.open_letters,
-            "findings": dict(findings.shown),
+            "findings": findings.shown(),
         }
-        if with_controls:
-            say("eight wrong variants, one after another")
-            told["controls"] = await controls.run_all(field, say)
-        return told
+    if with_controls:
+        say("eight wrong variants, one after another")
+        told["controls"] = await controls.run_all((DATA / "controls").absolute(), seed, say)
+        told["seconds"] = round(time.monotonic() - say.began)
+    return told
 
 
 async def _first_clients(field: Field) -> list[str]:

@@ -20,18 +20,23 @@ from tests.reliability.journal import Journal
 from tests.reliability.patience import PatientClient, Place, Refused
 
 PAGE = 100
-PAUSE_SECONDS = 0.4
-LATER_ROUNDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the managers are told."""
+    """What the managers are told.
+
+    Attributes:
+        later_rounds: After so many looks at the floor, a claim that was kept is made, too late.
+        pause: Seconds between two looks.
+    """
 
     seed: int
     folder: str
     place: Place
     managers: list[str]
+    later_rounds: int = 30
+    pause: float = 0.4
 
     @classmethod
     def of(cls, text: str) -> "Task":
@@ -56,7 +61,7 @@ class Claimant:
             round_ += 1
             await self._act(round_)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
+                await asyncio.wait_for(stop.wait(), self._task.pause)
 
     async def _act(self, round_: int) -> None:
         offered = (await self._get(f"/v1/leads?state=offered&limit={PAGE}"))["items"]
@@ -67,7 +72,9 @@ class Claimant:
         work += [self._claim(lead, by=self._anybody()) for lead in self._some(offered, 0.05)]
         work += [self._take(lead) for lead in self._some(queued, 0.5)]
         work += [self._release(lead) for lead in self._some(claimed, 0.05)]
-        self._kept += [(round_ + LATER_ROUNDS // 2, lead) for lead in self._some(offered, 0.1)]
+        self._kept += [
+            (round_ + self._task.later_rounds, lead) for lead in self._some(offered, 0.1)
+        ]
         while self._kept and self._kept[0][0] <= round_:
             lead = self._kept.popleft()[1]
             work.append(self._claim(lead, by=lead["manager_id"]))

@@ -1,5 +1,193 @@
-"""stub"""
+"""Negative controls: the same work, the same oracle, one part of Baza wrong. It must be found.
+
+A check that cannot fail proves nothing. Each control replaces a process by a wrong variant, lets
+writers and managers work, provokes what the mistake is about, puts the right process back and asks
+the oracle what is new. The first control changes nothing, and nothing may be found.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+
+from deploy.local.doors import answers
+from libs.shared.background import beside
+from tests.reliability import injected, ledger, oracle
+from tests.reliability.claimant import Claimant
+from tests.reliability.claimant import Task as ClaimantTask
+from tests.reliability.drain import until_drained
+from tests.reliability.field import Field
+from tests.reliability.mutant import VARIANTS
+from tests.reliability.nemesis import LEDGERS
+from tests.reliability.stored import Stored
+from tests.reliability.time_passing import time_passing
+from tests.reliability.witness import Witness
+from tests.reliability.writer import Task as WriterTask
+from tests.reliability.writer import Writer
+
+HEALTHY = "healthy"
+WORK_SECONDS = 4.0
+DRAIN_SECONDS = 15.0
+READY_SECONDS = 30.0
+STEP_SECONDS = 60  # of the suite's clock, each second: a claim window is over in two
+CAUGHT, MISSED, CLEAN = "caught", "missed", "clean"
 
 
-async def run_all(field, say):
-    return {}
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A wrong variant: in which processes it stands, and what brings it to light."""
+
+    processes: tuple[str, ...]
+    provoke: Callable[[Field], Coroutine[Any, Any, None]]
+
+
+async def run_all(folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, str]:
+    """Every control on a suite of its own, one after another; what became of each."""
+    verdicts: dict[str, str] = {}
+    async with Field.open(folder, seed, nodes=1) as field:
+        await _refuse_commits(field, 0.3)
+        async with beside(time_passing(field, step=STEP_SECONDS), name="time"):
+            known = await _findings(field)
+            for name, control in CONTROLS.items():
+                found = await _inspect(field, name, control) - known
+                known |= found
+                if name == HEALTHY:
+                    verdicts[name] = f"wrongly found: {sorted(found)[:5]}" if found else CLEAN
+                else:
+                    verdicts[name] = CAUGHT if found else MISSED
+                say(f"  {name}: {verdicts[name]} {_kinds(found)}")
+    return verdicts
+
+
+def _kinds(found: set[str]) -> str:
+    return ", ".join(sorted({text.split("/")[0] for text in found}))
+
+
+async def _inspect(field: Field, name: str, control: Control) -> set[str]:
+    """Findings after some work with the variant; those from before included."""
+    await _replace(field, control.processes, name)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as workers:
+        for number in ("2", "3", "4"):
+            workers.create_task(_write(field, number, stop))
+        workers.create_task(_claim(field, stop))
+        provoking = workers.create_task(control.provoke(field))
+        await asyncio.sleep(WORK_SECONDS)
+        await provoking
+        stop.set()
+    await asyncio.sleep(0.5)
+    await _replace(field, control.processes, HEALTHY)
+    for path in (field.folder / "armed").iterdir():
+        path.unlink(missing_ok=True)
+    with suppress(TimeoutError):
+        await until_drained(field, limit=DRAIN_SECONDS)
+    return await _findings(field)
+
+
+async def _findings(field: Field) -> set[str]:
+    truth = oracle.Truth.of(field.folder)
+    witness = await Witness.of(field.suite.kafka)
+    found = oracle.compare(truth, witness, await Stored.of(field.database_urls()))
+    told = {f"{kind}/{text}" for kind, texts in found.every.items() for text in texts}
+    # Leads are claimed, and reminders sent, at the end of a run only.
+    told = {text for text in told if not text.startswith("no_owner") and "reminder" not in text}
+    return told | {f"deadlocks/{number}" for number in range(field.deadlocks())}
+
+
+async def _write(field: Field, name: str, stop: asyncio.Event) -> None:
+    task = WriterTask(name, field.seed, str(field.folder), field.place, pause=0.01, deals=120)
+    async with field.client("integration") as client:
+        await Writer(task, client).run(stop)
+
+
+async def _claim(field: Field, stop: asyncio.Event) -> None:
+    task = ClaimantTask(field.seed, str(field.folder), field.place, field.managers, 8, 0.1)
+    async with field.client("supervisor") as client:
+        await Claimant(task, client).run(stop)
+
+
+async def _replace(field: Field, names: tuple[str, ...], variant: str) -> None:
+    """Start processes anew as a variant, or as they should be."""
+    for name in names:
+        process = field.processes[name]
+        arguments = process.arguments
+        if arguments[2] == "tests.reliability.mutant":
+            arguments = [*arguments[:2], *arguments[4:]]
+        if variant != HEALTHY:
+            arguments = [*arguments[:2], "tests.reliability.mutant", variant, *arguments[2:]]
+        process.arguments = arguments
+        if process.is_running():
+            process.kill()
+    async with httpx.AsyncClient() as http, asyncio.timeout(READY_SECONDS):
+        for name in names:
+            while not await answers(http, field.door(name)):
+                await asyncio.sleep(0.1)
+
+
+async def _refuse_commits(field: Field, share: float) -> None:
+    connection = await asyncpg.connect(field.ledger_url)
+    try:
+        await connection.execute(ledger.refusing(share))
+    finally:
+        await connection.close()
+
+
+async def _nothing(field: Field) -> None:
+    """The work itself brings it to light."""
+
+
+async def _crash_between_position_and_effects(field: Field) -> None:
+    await _crash_at(field, "inbox.remembered", times=4)
+
+
+async def _crash_between_sending_and_deleting(field: Field) -> None:
+    await _crash_at(field, "relay.acknowledged", times=2)
+    await injected.send_again(field.suite.kafka, random.Random(field.seed), shuffled=False)
+
+
+async def _crash_at(field: Field, point: str, *, times: int) -> None:
+    for _ in range(times):
+        (field.folder / "armed" / point).touch()
+        await asyncio.sleep(WORK_SECONDS / times)
+
+
+async def _come_back_from_the_dead(field: Field) -> None:
+    """Two groups with one inbox stand still, and go on with the same events at the same moment."""
+    twin = field.ledger_process("ledger-twin", group="ledger-twin")
+    if "tests.reliability.mutant" in field.processes[LEDGERS[0]].arguments:
+        twin.arguments[2:2] = ["tests.reliability.mutant", "unsorted inbox"]
+    twin.start()
+    try:
+        await asyncio.sleep(2.5)
+        pids = [twin.pid, *(field.processes[name].pid for name in LEDGERS)]
+        for _ in range(3):
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(0.8)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.5)
+    finally:
+        twin.kill()
+
+
+CONTROLS: dict[str, Control] = {
+    HEALTHY: Control((), _come_back_from_the_dead),
+    "offsets first": Control(LEDGERS, _crash_between_position_and_effects),
+    "no inbox": Control(LEDGERS, _crash_between_sending_and_deleting),
+    "cursor relay": Control(("contacts-worker",), _nothing),
+    "unsharded relays": Control(("contacts-worker",), _nothing),
+    "no epoch": Control(("routing",), _nothing),
+    "volatile clock": Control(("routing-worker",), _nothing),
+    "unsorted inbox": Control(LEDGERS, _come_back_from_the_dead),
+    "swallowed commit failure": Control(LEDGERS, _nothing),
+}
+assert set(CONTROLS) == {HEALTHY, *VARIANTS}

@@ -10,7 +10,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tests.reliability.field import LEDGER, Field
 from tests.reliability.nemesis import APIS
-from tests.reliability.stored import outbox_rows
+from tests.reliability.stored import in_hand
 
 LIMIT_SECONDS = 180.0
 CALM_SECONDS = 1.0
@@ -34,7 +34,7 @@ async def until_drained(field: Field, *, limit: float = LIMIT_SECONDS) -> float:
 
 async def _is_calm(field: Field, admin: AdminClient) -> bool:
     try:
-        waiting = await outbox_rows(field.database_urls())
+        waiting = await in_hand(field.database_urls())
         return waiting == 0 and await asyncio.to_thread(lag, admin) == 0
     except (OSError, asyncpg.PostgresError, TimeoutError, KafkaException):
         return False
@@ -47,7 +47,8 @@ def lag(admin: AdminClient) -> int:
         wish = [ConsumerGroupTopicPartitions(group)]
         committed = admin.list_consumer_group_offsets(wish, request_timeout=10)[group].result()
         places = committed.topic_partitions or []
-        latest = {TopicPartition(p.topic, p.partition): OffsetSpec.latest() for p in places}
+        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        latest = {TopicPartition(p.topic, p.partition): newest for p in places}
         ends = admin.list_offsets(latest, request_timeout=10)
         for place in places:
             end = ends[TopicPartition(place.topic, place.partition)].result().offset

@@ -1,6 +1,7 @@
 """Everything that runs in a chaos run: the suite on three brokers, ledgers, writers, managers."""
 
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ import orjson
 from deploy.local.databases import ServiceDatabase, create_databases
 from deploy.local.launch import ROOT
 from deploy.local.ports import SERVICES, Ports
-from deploy.local.processes import LocalRunnerError
+from deploy.local.processes import LocalRunnerError, free_ports
 from deploy.local.suite import Suite
 from deploy.local.supervision import PythonProcess
 from tests.reliability import claimant, ledger, writer
@@ -26,6 +27,8 @@ PORT_BASES = range(20_000, 32_000, 150)
 LEDGER = "ledger"
 MANAGERS = 12
 CLAIM_MINUTES = 2
+# A message of a sender that died waits for the end of its lease, which is real time.
+_QUICK_LEASES = {"BAZA_SEND_LEASE_SECONDS": "8", "BAZA_SEND_TIMEOUT_SECONDS": "4"}
 _PLUMBING = ROOT / "libs/shared"
 
 
@@ -48,23 +51,25 @@ class Field:
             raise LocalRunnerError("Chaos needs a PostgreSQL and a Kafka of its own")
         self.postgres = suite.launch.postgres
         self.kafka = suite.launch.kafka
+        self._ports: dict[str, int] = {}
         self._ledger = ServiceDatabase("baza_ledger", "ledger")
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, seed: int) -> AsyncIterator["Field"]:
+    async def open(cls, folder: Path, seed: int, *, nodes: int = NODES) -> AsyncIterator["Field"]:
         """Start everything but the writers; stop it at the end of the block."""
+        shutil.rmtree(folder, ignore_errors=True)
         (folder / "armed").mkdir(parents=True)
-        os.environ["BAZA_FAILPOINTS"] = str(folder)
+        os.environ |= {"BAZA_FAILPOINTS": str(folder), **_QUICK_LEASES}
         log = (folder / "supervision.log").open("a", buffering=1)
         try:
             async with Suite.open(
-                data=folder.parent / "suite",
+                data=folder.parent / f"suite-{nodes}",
                 ports=_ports(),
                 sandbox=True,
                 clock_start=writer.START,
                 empty=True,
-                nodes=NODES,
+                nodes=nodes,
                 longest_pause=RESTART_SECONDS,
                 say=lambda line: print(line, file=log),
             ) as suite:
@@ -75,7 +80,8 @@ class Field:
                 finally:
                     field.end_extras()
         finally:
-            del os.environ["BAZA_FAILPOINTS"]
+            for name in ("BAZA_FAILPOINTS", *_QUICK_LEASES):
+                del os.environ[name]
             log.close()
 
     async def _prepare(self) -> None:
@@ -127,13 +133,22 @@ class Field:
     def ledger_process(self, name: str, group: str = LEDGER) -> PythonProcess:
         """Another process of the ledger; in a group of its own it is a zombie's twin."""
         environment = self.suite.plan.environment_of("scoring")
-        environment |= {"BAZA_DATABASE_URL": self.ledger_url, "BAZA_WORKER_PORT": "0"}
+        (port,) = free_ports(1)
+        self._ports[name] = port
+        environment |= {"BAZA_DATABASE_URL": self.ledger_url, "BAZA_WORKER_PORT": str(port)}
         return self._python(name, ["tests.reliability.ledger", group], environment)
 
     def second_worker(self, service: str) -> PythonProcess:
         """Another worker of a service, as somebody who scales out would start it."""
         environment = self.suite.plan.environment_of(service) | {"BAZA_WORKER_PORT": "0"}
         return self._python(f"{service}-worker-2", [f"services.{service}.worker"], environment)
+
+    def door(self, name: str) -> str:
+        """Where a process says whether it is ready."""
+        service = name.removesuffix("-worker")
+        if name in self._ports:
+            return f"http://127.0.0.1:{self._ports[name]}"
+        return self.suite.urls[name] if name == service else self.suite.worker_urls[service]
 
     def writer_process(self, name: str, *, pause: float, deals: int) -> PythonProcess:
         """A writer; it goes on after the end of its journal."""

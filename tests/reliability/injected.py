@@ -5,10 +5,12 @@ that begins with `poison-`, or, for a deal of a real client, by a currency that 
 of.
 """
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -59,10 +61,10 @@ async def send_again(kafka: str, chance: random.Random, *, shuffled: bool) -> in
         ends = await consumer.end_offsets(parts)
         for part in parts:
             consumer.seek(part, max(0, ends[part] - TAIL))
-        batches = await consumer.getmany(timeout_ms=1000, max_records=len(parts) * TAIL)
+        found = await _read_to(consumer, ends)
     finally:
         await consumer.stop()
-    records = [r for batch in batches.values() for r in batch if not is_poison(r.key, r.value)]
+    records = [record for record in found if not is_poison(record.key, record.value)]
     if shuffled:
         chance.shuffle(records)
     async with _producer(kafka) as producer:
@@ -75,6 +77,16 @@ async def send_again(kafka: str, chance: random.Random, *, shuffled: bool) -> in
                 headers=list(record.headers),
             )
     return len(records)
+
+
+async def _read_to(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> list[Any]:
+    """Everything from the consumer's positions to these ends."""
+    records: list[Any] = []
+    async with asyncio.timeout(10):
+        while any([await consumer.position(part) < end for part, end in ends.items()]):
+            batches = await consumer.getmany(timeout_ms=200)
+            records += [record for batch in batches.values() for record in batch]
+    return records
 
 
 def is_poison(key: bytes | None, value: bytes | None) -> bool:

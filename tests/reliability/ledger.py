@@ -15,7 +15,22 @@ from libs.shared.runtime import Worker, run_worker
 from libs.shared.settings import ServiceSettings
 from libs.shared.subscriptions import Subscription, on
 
-TABLES = """
+
+def refusing(share: float) -> str:
+    """SQL by which this share of the ledger's commits is refused."""
+    return f"""
+CREATE OR REPLACE FUNCTION refuse_some() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF random() < {share} THEN
+        RAISE EXCEPTION 'this commit is refused' USING ERRCODE = '40001';
+    END IF;
+    RETURN NULL;
+END $$;
+"""
+
+
+TABLES = f"""
+{refusing(0.02)}
 CREATE TABLE applied (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id uuid NOT NULL,
@@ -23,13 +38,6 @@ CREATE TABLE applied (
     key text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE FUNCTION refuse_some() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF random() < 0.02 THEN
-        RAISE EXCEPTION 'this commit is refused' USING ERRCODE = '40001';
-    END IF;
-    RETURN NULL;
-END $$;
 CREATE TABLE commits (at timestamptz NOT NULL);
 CREATE CONSTRAINT TRIGGER refuse_some AFTER INSERT ON commits
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_some();

@@ -94,14 +94,18 @@ class Findings:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.shown: dict[str, list[str]] = defaultdict(list)
+        self.every: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, what: str, things: Iterable[Any]) -> None:
-        """Count things of a kind; the first few are kept to be looked at."""
-        found = list(things)
+        """Count things of a kind, and keep them."""
+        found = [f"{what}: {thing}" for thing in things]
         self.counts[kind] += len(found)
-        room = SHOWN - len(self.shown[kind])
-        self.shown[kind] += [f"{what}: {thing}" for thing in found[:room]]
+        if found:
+            self.every[kind] += found
+
+    def shown(self) -> dict[str, list[str]]:
+        """The first few of each kind."""
+        return {kind: found[:SHOWN] for kind, found in self.every.items()}
 
 
 def compare(truth: Truth, witness: Witness, stored: Stored) -> Findings:

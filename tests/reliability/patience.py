@@ -15,7 +15,7 @@ import orjson
 
 from deploy.local.doors import issue_token
 
-PAUSE_SECONDS = 0.2
+PAUSE_SECONDS = 0.4
 ATTEMPT_SECONDS = 20.0
 TOKEN_SECONDS = 6 * 3600
 _BUSY = frozenset({"request-in-flight"})

@@ -10,15 +10,15 @@ STEP_SECONDS = 10
 PAUSE_SECONDS = 1.0
 
 
-async def time_passing(field: Field) -> None:
-    """Advance all clocks by ten seconds each second, for ever, whatever is down."""
+async def time_passing(field: Field, *, step: int = STEP_SECONDS) -> None:
+    """Advance all clocks by so many seconds each second, for ever, whatever is down."""
     async with field.client("admin") as client:
-        await asyncio.gather(*(_follow(client, service) for service in field.place.urls))
+        await asyncio.gather(*(_follow(client, service, step) for service in field.place.urls))
 
 
-async def _follow(client: PatientClient, service: str) -> None:
+async def _follow(client: PatientClient, service: str, step: int) -> None:
     while True:
-        await advance(client, [service], STEP_SECONDS)
+        await advance(client, [service], step)
         await asyncio.sleep(PAUSE_SECONDS)
 
 

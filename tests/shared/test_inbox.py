@@ -16,7 +16,7 @@ from libs.shared.dead_letters import replay_lanes
 from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox, PoisonFlood
-from libs.shared.kafka import Outgoing, Publisher, Record, Subscriber, Topic
+from libs.shared.kafka import GroupOffsets, Outgoing, Publisher, Record, Subscriber, Topic
 from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher, Heard, Subscription, in_rounds, on
 from tests.shared.streams import APPLIED, NOON, Keeper, claimed, keep, record_of, released
@@ -249,9 +249,10 @@ async def consuming(
     dispatcher = Dispatcher(subscriptions, prefix)
     heard = dispatcher.topics()
     consumer = Consumer(
-        Subscriber(address, group=prefix + "g", topics=heard, fetch_wait_ms=50),
+        Subscriber(address, topics=heard, fetch_wait_ms=50),
         Leases(database.dsn, group=prefix + "g", topics=heard),
         Inbox(database, dispatcher),
+        GroupOffsets(address, prefix + "g"),
         batch=50,
     )
     task = asyncio.create_task(consumer.run())

@@ -20,7 +20,7 @@ from libs.shared.events import LeadClaimed
 from libs.shared.health import measure_loop_lag
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import Outgoing, Probe, Publisher, Subscriber, Topic
+from libs.shared.kafka import GroupOffsets, Outgoing, Probe, Publisher, Subscriber, Topic
 from libs.shared.lag import LagMeter
 from libs.shared.leases import Leases
 from libs.shared.outbox import SHARDS
@@ -155,9 +155,10 @@ def consumer_of(
     prefix = topic.removesuffix("leads")
     dispatcher = Dispatcher([on(LeadClaimed, handler)], prefix)  # type: ignore[arg-type]  # a callable
     return Consumer(
-        Subscriber(broker, group=prefix + "g", topics=[topic], fetch_wait_ms=50),
+        Subscriber(broker, topics=[topic], fetch_wait_ms=50),
         Leases(database.dsn, group=prefix + "g", topics=[topic]),
         Inbox(database, dispatcher),
+        GroupOffsets(broker, prefix + "g"),
         batch=4,
     )
 
