@@ -32,7 +32,10 @@ STORM_ROUNDS = 2
 STORM_SECONDS = 3.0
 ZOMBIE_SECONDS = 5.0
 READY_SECONDS = 40.0
-FAULT_SECONDS = 90.0  # a fault that cannot even be made in this time did not happen
+SEND_SECONDS = 20.0  # what cannot even be sent in this time was not
+
+# What a fault needs was itself away at the moment.
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
 
 APIS = ("contacts", "scoring", "routing", "notifications")
 WORKERS = tuple(f"{service}-worker" for service in APIS)
@@ -158,16 +161,8 @@ class Nemesis:
         if act is None:
             raise ValueError(kind)
         try:
-            async with asyncio.timeout(FAULT_SECONDS):
-                happened = await act()
-        except (
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            KafkaError,
-        ) as problem:
-            # What it needed was itself away at the moment.
+            happened = await act()
+        except _AWAY as problem:
             self.failed[f"{kind}: {type(problem).__name__}"] += 1
             return
         (self.faults if happened else self.failed)[kind] += 1
@@ -274,13 +269,13 @@ class Nemesis:
         return True
 
     async def _send_again(self, *, shuffled: bool) -> bool:
-        async with self._broker:
+        async with self._broker, asyncio.timeout(SEND_SECONDS):
             return bool(
                 await injected.send_again(self._field.suite.kafka, self._chance, shuffled=shuffled)
             )
 
     async def _poison(self) -> bool:
-        async with self._broker:
+        async with self._broker, asyncio.timeout(SEND_SECONDS):
             kafka = self._field.suite.kafka
             return bool(await injected.send_poison(kafka, self._chance, self._clients))
 
