@@ -141,7 +141,8 @@ class Plan:
             "BAZA_SANDBOX": "true" if self.sandbox else "false",
             "BAZA_SANDBOX_OFFSET_SECONDS": str(round(self.offset.total_seconds())),
             "BAZA_WORKER_PORT": str(self.ports.worker(service)),
-            "BAZA_DRAIN_SECONDS": "0",  # nobody shares the requests out between several here
+            # Nobody shares requests out between several APIs here, so none needs to be waited for.
+            "BAZA_DRAIN_SECONDS": os.environ.get("BAZA_DRAIN_SECONDS", "0"),
         }
         if service == "contacts":
             ours["BAZA_WEBHOOK_SECRETS"] = json.dumps({WEBHOOK_SOURCE: [self.secrets.webhook]})
