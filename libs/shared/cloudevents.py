@@ -8,6 +8,7 @@ Source: CloudEvents Kafka Protocol Binding 1.0.2, section 3.2; Distributed Traci
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,8 +16,6 @@ from libs.shared.events import Event
 from libs.shared.ids import quick
 
 Headers = Sequence[tuple[str, bytes]]
-
-_FIXED = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
 
 
 class Envelope(NamedTuple):
@@ -43,14 +42,14 @@ class NotAnEvent(ValueError):
 
 def encode_headers(envelope: Envelope) -> list[tuple[str, bytes]]:
     """The Kafka headers of an event."""
+    key = envelope.key.encode()
+    time = envelope.time if envelope.time.tzinfo is UTC else envelope.time.astimezone(UTC)
     headers = [
-        *_FIXED,
+        *_fixed(envelope.source, envelope.type),
         ("ce_id", str(envelope.id).encode()),
-        ("ce_source", envelope.source.encode()),
-        ("ce_type", envelope.type.encode()),
-        ("ce_time", envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()),
-        ("ce_subject", envelope.key.encode()),
-        ("ce_partitionkey", envelope.key.encode()),
+        ("ce_time", time.isoformat()[: -len("+00:00")].encode() + b"Z"),
+        ("ce_subject", key),
+        ("ce_partitionkey", key),
     ]
     if envelope.correlation_id:
         headers.append(("ce_correlationid", envelope.correlation_id.encode()))
@@ -59,6 +58,17 @@ def encode_headers(envelope: Envelope) -> list[tuple[str, bytes]]:
     if envelope.traceparent:
         headers.append(("ce_traceparent", envelope.traceparent.encode()))
     return headers
+
+
+@lru_cache(maxsize=1000)
+def _fixed(source: str, type_: str) -> Headers:
+    """The headers that are the same in every event of a type."""
+    return (
+        ("ce_specversion", b"1.0"),
+        ("content-type", b"application/json"),
+        ("ce_source", source.encode()),
+        ("ce_type", type_.encode()),
+    )
 
 
 def decode_headers(headers: Headers) -> Envelope:

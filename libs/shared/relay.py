@@ -92,7 +92,10 @@ class Relay:
             self._dsn,
             timeout=10,
             command_timeout=60,
-            server_settings=SERVER_SETTINGS | {"application_name": "relay"},
+            # A crash may bring deleted rows back, and they are sent again; waiting for the disk
+            # after each round would make every event wait for the one before it.
+            server_settings=SERVER_SETTINGS
+            | {"application_name": "relay", "synchronous_commit": "off"},
         )
         try:
             await prepare_connection(connection)

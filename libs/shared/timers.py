@@ -22,6 +22,7 @@ from libs.shared.wake import Bell
 log = structlog.get_logger()
 
 LONGEST_SLEEP_SECONDS = 1.0  # the floor when a wake-up was lost
+LOOK_AGAIN_SECONDS = 0.005  # at most so often because of commits
 RETRY_SECONDS = 0.5
 
 FIRED = Counter("timer_fired_total", "Due rows fired", ["timer"])
@@ -82,7 +83,10 @@ class TimerLoop:
         """Fire what is due, sleep until the next; a lost database is waited for."""
         while True:
             try:
-                await self._bell.wait(await self._fire_and_look_ahead())
+                until_due = await self._fire_and_look_ahead()
+                if await self._bell.wait(until_due):
+                    # One look for many commits. What is known to be due soon is not kept waiting.
+                    await asyncio.sleep(min(until_due, LOOK_AGAIN_SECONDS))
             except Exception as error:
                 if not is_transient(error):
                     raise
