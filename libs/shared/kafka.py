@@ -164,7 +164,6 @@ class Subscriber:
 
     def __init__(self, bootstrap: str, *, topics: Iterable[str], fetch_wait_ms: int) -> None:
         self.topics = list(topics)
-        self._hears = False
         self._is_connected = False
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -220,7 +219,6 @@ class Subscriber:
 
     def hear(self, positions: Mapping[Partition, int]) -> None:
         """Fetch these partitions from now on, each from the offset given."""
-        self._hears = bool(positions)
         if not positions:
             self._consumer.unsubscribe()
             return
@@ -229,19 +227,31 @@ class Subscriber:
         for place, offset in places.items():  # nothing is awaited in between, so nothing is fetched
             self._consumer.seek(place, offset)
 
-    async def fetch(self, *, wait_seconds: float, most: int) -> list[Record]:
-        """The next records of all partitions heard, at most `most`; empty after the wait.
+    async def fetch(
+        self, *, wait_seconds: float, most: int, lane: int = 0, lanes: int = 1
+    ) -> list[Record]:
+        """The next records of the partitions heard, at most `most`; empty after the wait.
+
+        Args:
+            lane: Only partitions whose number modulo `lanes` is this one: loops that fetch side by
+                side never get the same partition.
 
         Raises:
             PositionLost: Records that were not applied are gone from the broker.
         """
-        if not self._hears:
+        places = [p for p in self._consumer.assignment() if p.partition % lanes == lane]
+        if not places:
             await asyncio.sleep(wait_seconds)
             return []
         try:
-            batches: Mapping[Any, Sequence[Any]] = await self._consumer.getmany(
-                timeout_ms=int(wait_seconds * 1000), max_records=most
-            )
+            # The client goes on waiting while other partitions' records come; we must not, because
+            # ours may be others by now. Ending the wait loses nothing: it takes nothing out before.
+            async with asyncio.timeout(wait_seconds):
+                batches: Mapping[Any, Sequence[Any]] = await self._consumer.getmany(
+                    *places, timeout_ms=int(wait_seconds * 1000), max_records=most
+                )
+        except TimeoutError:
+            return []
         except KafkaConnectionError:
             await asyncio.sleep(min(wait_seconds, 1.0))
             return []

@@ -16,7 +16,15 @@ from libs.shared.dead_letters import replay_lanes
 from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox, PoisonFlood
-from libs.shared.kafka import GroupOffsets, Outgoing, Publisher, Record, Subscriber, Topic
+from libs.shared.kafka import (
+    GroupOffsets,
+    Outgoing,
+    Publisher,
+    Record,
+    Subscriber,
+    Topic,
+    hash_of_key,
+)
 from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher, Heard, Subscription, in_rounds, on
 from tests.shared.streams import APPLIED, NOON, Keeper, claimed, keep, record_of, released
@@ -285,6 +293,33 @@ async def leads_topic(kafka_address: str, topic_prefix: str) -> str:
         kafka_address, [Topic(topic_prefix + "leads")], partitions=4, replication=1
     )
     return topic_prefix
+
+
+async def test_a_batch_that_takes_long_does_not_hold_up_the_other_lanes_partitions(
+    database: Database, kafka_address: str, leads_topic: str
+) -> None:
+    leads = [new_id() for _ in range(40)]
+    slow = [lead for lead in leads if hash_of_key(str(lead).encode()) % 4 == 0]
+    others = [lead for lead in leads if hash_of_key(str(lead).encode()) % 4 in (1, 3)]
+    may_go_on = asyncio.Event()
+    store = keep()
+
+    async def handle(events: Sequence[LeadClaimed], tx: Connection) -> None:
+        if any(event.lead_id in slow for event in events):
+            await may_go_on.wait()
+        await store(events, tx)
+
+    async with consuming(database, kafka_address, leads_topic, [on(LeadClaimed, handle)]):
+        await send(kafka_address, leads_topic, [claimed(lead, 1) for lead in slow])
+        await send(
+            kafka_address, leads_topic, [claimed(lead, n) for n in (1, 2) for lead in others]
+        )
+        await applied_count(database, 2 * len(others))
+        assert await applied_to(database, slow[0]) == []
+        may_go_on.set()
+        await applied_count(database, 2 * len(others) + len(slow))
+
+    assert await applied_to(database, others[0]) == [1, 2]
 
 
 async def test_workers_that_come_and_go_apply_every_event_once_and_in_order(
