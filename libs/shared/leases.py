@@ -37,7 +37,9 @@ _GONE = """NOT EXISTS (SELECT FROM pg_stat_activity AS a
 
 _ENTER = """
     INSERT INTO consumer_positions (group_name, topic, partition, next_offset)
-    SELECT $1, * FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS told (t, p, n)
+    SELECT $1, t, p, n FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS told (t, p, n)
+    WHERE NOT EXISTS (SELECT FROM consumer_positions -- the conflict alone would wait for its holder
+        WHERE group_name = $1 AND topic = t AND partition = p)
     ORDER BY t, p ON CONFLICT DO NOTHING
 """
 _KNOWN = "SELECT topic, partition FROM consumer_positions WHERE group_name = $1"

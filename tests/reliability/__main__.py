@@ -158,7 +158,12 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES, default="short")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-controls", action="store_true")
+    parser.add_argument("--only-controls", action="store_true", help="the wrong variants alone")
     arguments = parser.parse_args()
+    if arguments.only_controls:
+        folder = (DATA / "controls").absolute()
+        verdicts = asyncio.run(controls.run_all(folder, arguments.seed, _Narrator()))
+        return int(any(verdict not in report.GOOD_VERDICTS for verdict in verdicts.values()))
     size = SIZES[arguments.size]
     with suppress(KeyboardInterrupt):
         told = asyncio.run(run(size, arguments.seed, with_controls=not arguments.without_controls))

@@ -1,6 +1,7 @@
 """Waiting until nothing is on its way any more."""
 
 import asyncio
+import sys
 import time
 
 import asyncpg
@@ -14,6 +15,7 @@ from tests.reliability.stored import in_hand
 
 LIMIT_SECONDS = 180.0
 CALM_SECONDS = 1.0
+TELL_SECONDS = 10.0
 GROUPS = (*APIS, LEDGER)
 
 
@@ -25,24 +27,33 @@ async def until_drained(field: Field, *, limit: float = LIMIT_SECONDS) -> float:
     """
     admin = AdminClient({"bootstrap.servers": field.suite.kafka})
     calm_since: float | None = None
-    async with asyncio.timeout(limit):
-        while calm_since is None or time.time() - calm_since < CALM_SECONDS:
-            calm_since = (calm_since or time.time()) if await _is_calm(field, admin) else None
-            await asyncio.sleep(0.2)
+    left: dict[str, int] = {}
+    told_at = time.time()
+    try:
+        async with asyncio.timeout(limit):
+            while calm_since is None or time.time() - calm_since < CALM_SECONDS:
+                left = await _what_is_left(field, admin)
+                calm_since = None if left else calm_since or time.time()
+                if left and time.time() - told_at > TELL_SECONDS:
+                    told_at = time.time()
+                    print(f"           not drained yet: {left}", file=sys.stderr, flush=True)
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise TimeoutError(f"not drained in {limit:.0f} s: {left}") from None
     return calm_since
 
 
-async def _is_calm(field: Field, admin: AdminClient) -> bool:
+async def _what_is_left(field: Field, admin: AdminClient) -> dict[str, int]:
     try:
-        waiting = await in_hand(field.database_urls())
-        return waiting == 0 and await asyncio.to_thread(lag, admin) == 0
-    except (OSError, asyncpg.PostgresError, TimeoutError, KafkaException):
-        return False
+        left = await in_hand(field.database_urls()) | await asyncio.to_thread(lag, admin)
+    except (OSError, asyncpg.PostgresError, TimeoutError, KafkaException) as problem:
+        return {f"cannot be asked: {type(problem).__name__}": 1}
+    return {what: number for what, number in left.items() if number}
 
 
-def lag(admin: AdminClient) -> int:
-    """Records that the groups have not committed yet."""
-    behind = 0
+def lag(admin: AdminClient) -> dict[str, int]:
+    """Records that the groups have not committed yet, by group."""
+    behind: dict[str, int] = {}
     for group in GROUPS:
         wish = [ConsumerGroupTopicPartitions(group)]
         committed = admin.list_consumer_group_offsets(wish, request_timeout=10)[group].result()
@@ -52,5 +63,5 @@ def lag(admin: AdminClient) -> int:
         ends = admin.list_offsets(latest, request_timeout=10)
         for place in places:
             end = ends[TopicPartition(place.topic, place.partition)].result().offset
-            behind += end - max(0, place.offset)
+            behind[group] = behind.get(group, 0) + end - max(0, place.offset)
     return behind

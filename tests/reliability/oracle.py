@@ -18,6 +18,7 @@ from tests.reliability.journal import entries
 from tests.reliability.stored import Stored
 from tests.reliability.witness import Witness
 
+SHOWN_AS = {"offered": "assigned", "claimed": "claimed"}  # routing's words and contacts'
 SHOWN = 5  # findings of a kind that a report quotes
 KINDS = (
     "lost",
@@ -182,7 +183,11 @@ def _leads(findings: Findings, truth: Truth, witness: Witness, stored: Stored) -
         _clocks(findings, lead, history)
     ownerless = (lead for lead, (state, _, _) in stored.routed.items() if state != "claimed")
     findings.add("no_owner", "lead without an owner", ownerless)
-    differ = [lead for lead, at in stored.routed.items() if stored.shown_leads.get(lead) != at]
+    differ = [
+        lead
+        for lead, (state, manager, epoch) in stored.routed.items()
+        if state in SHOWN_AS and stored.shown_leads.get(lead) != (SHOWN_AS[state], manager, epoch)
+    ]
     findings.add("lost", "contacts shows the lead otherwise than routing has it", differ)
     _claims(findings, truth, witness)
 

@@ -11,6 +11,7 @@ MUST_BE_ZERO = (*KINDS, "rescoring_mismatches", "deadlocks", "dead_letters_unexp
 DRAIN_LIMIT_SECONDS = 60.0
 STALL_LIMIT_SECONDS = 15.0
 CONTROLS = 8
+GOOD_VERDICTS = ("caught", "clean")
 # Figures beside their limit: name, least, most; None is no limit.
 LIMITS: dict[str, tuple[float | None, float | None]] = {
     **{name: (0, 0) for name in MUST_BE_ZERO},
@@ -36,7 +37,9 @@ def failures(report: dict[str, Any], *, events: int, faults: int) -> list[str]:
         told.append(f"{happened} faults, at least {faults} are wanted")
     told += [f"failpoint {name} never crashed" for name, n in report["failpoints"].items() if not n]
     controls = report.get("controls", {})
-    told += [f"control {name}: {what}" for name, what in controls.items() if what != "caught"]
+    told += [
+        f"control {name}: {what}" for name, what in controls.items() if what not in GOOD_VERDICTS
+    ]
     return told
 
 

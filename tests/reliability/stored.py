@@ -100,15 +100,15 @@ IN_HAND = {
 }
 
 
-async def in_hand(urls: Mapping[str, str]) -> int:
-    """Events that are not sent yet and work that is not done yet, everywhere."""
-    total = 0
+async def in_hand(urls: Mapping[str, str]) -> dict[str, int]:
+    """Events that are not sent yet and work that is not done yet, by service."""
+    found: dict[str, int] = {}
     for service, url in urls.items():
         connection = await asyncpg.connect(url, timeout=5)
         try:
-            total += await connection.fetchval("SELECT count(*) FROM outbox")
+            found[f"{service} to send"] = await connection.fetchval("SELECT count(*) FROM outbox")
             if service in IN_HAND:
-                total += await connection.fetchval(IN_HAND[service])
+                found[f"{service} to do"] = await connection.fetchval(IN_HAND[service])
         finally:
             await connection.close()
-    return total
+    return found
