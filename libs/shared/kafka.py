@@ -7,6 +7,7 @@ fetches the partitions that its worker holds.
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +27,6 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
 )
-from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from prometheus_client import Counter
 
@@ -150,9 +150,21 @@ async def _packed(
 
 @lru_cache(maxsize=100_000)
 def hash_of_key(key: bytes) -> int:
-    """The hash by which every Kafka client in Java chooses a key's partition."""
-    positive: int = murmur2(key) & 0x7FFFFFFF
-    return positive
+    """The hash by which every Kafka client in Java chooses a key's partition: murmur2, positive.
+
+    Written out here because aiokafka's takes twice as long, and every event passes it.
+    """
+    length = len(key)
+    whole = length // 4
+    mask, factor = 0xFFFFFFFF, 0x5BD1E995
+    value = 0x9747B28C ^ length
+    for word in struct.unpack_from(f"<{whole}I", key):
+        word = word * factor & mask
+        value = (value * factor & mask) ^ ((word ^ (word >> 24)) * factor & mask)
+    if rest := key[whole * 4 :]:
+        value = (value ^ int.from_bytes(rest, "little")) * factor & mask
+    value = (value ^ (value >> 13)) * factor & mask
+    return (value ^ (value >> 15)) & 0x7FFFFFFF
 
 
 class Subscriber:

@@ -7,8 +7,9 @@ segment. A version never changes once it is activated; a change is a new version
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -160,7 +161,7 @@ class Rules:
 
     def start_of(self, day: date) -> datetime:
         """The instant at which a company's day begins."""
-        return datetime.combine(day, time(), tzinfo=self.zone)
+        return _start_of(day, self.zone)
 
     def value_minor(self, amount_minor: int, currency: str) -> int:
         """Money in the reporting currency, rounded half up as PostgreSQL rounds.
@@ -174,3 +175,8 @@ class Rules:
         if rate == 1:
             return amount_minor
         return int((amount_minor * rate).to_integral_value(ROUND_HALF_UP))
+
+
+@lru_cache(maxsize=20_000)
+def _start_of(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)

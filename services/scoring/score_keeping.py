@@ -20,7 +20,11 @@ from services.scoring.rfm import Figures, Scores
 from services.scoring.rules import Rules
 from services.scoring.standing import Change, Day, Standing
 
-_LOCK = "SELECT * FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE"
+_LOCK = """
+    SELECT client_id, seq, segment, as_of, rule_version, last_day, due_at, recency_score,
+        frequency_score, monetary_score, frequency, monetary_minor
+    FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE
+"""
 
 _DAYS = """
     SELECT client_id, day, count(*) AS purchases,
@@ -73,8 +77,8 @@ async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict
     standings = {client_id: Standing(client_id) for client_id in wanted}
     for row in await tx.fetch(_LOCK, wanted):
         _restore(standings[row["client_id"]], row, rules)
-    for row in await _days(tx, wanted, rules):
-        standings[row["client_id"]].days[row["day"]] = Day(row["purchases"], row["value_minor"])
+    for client_id, day, purchases, value_minor in await _days(tx, wanted, rules):
+        standings[client_id].days[day] = Day(purchases, value_minor)
     return standings
 
 
@@ -85,18 +89,13 @@ async def _days(tx: Connection, clients: Sequence[UUID], rules: Rules) -> list[a
 
 
 def _restore(standing: Standing, row: asyncpg.Record, rules: Rules) -> None:
-    standing.seq = row["seq"]
-    standing.segment = row["segment"]
-    standing.as_of = row["as_of"]
-    standing.rule_version = row["rule_version"]
-    standing.last_day = row["last_day"]
-    standing.due_on = rules.day_of(row["due_at"]) if row["due_at"] else None
-    if row["recency_score"] is not None:
-        standing.scores = Scores(
-            row["recency_score"], row["frequency_score"], row["monetary_score"]
-        )
-        recency = (row["as_of"] - row["last_day"]).days
-        standing.figures = Figures(recency, row["frequency"], row["monetary_minor"])
+    _, standing.seq, standing.segment, as_of, standing.rule_version, last_day, due_at, *rated = row
+    standing.as_of, standing.last_day = as_of, last_day
+    standing.due_on = rules.day_of(due_at) if due_at else None
+    recency, frequency, monetary, days, value_minor = rated
+    if recency is not None:
+        standing.scores = Scores(recency, frequency, monetary)
+        standing.figures = Figures((as_of - last_day).days, days, value_minor)
 
 
 async def store(tx: Connection, standings: Sequence[Standing], rules: Rules) -> None:

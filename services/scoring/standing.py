@@ -13,8 +13,6 @@ from uuid import UUID
 from services.scoring.rfm import Figures, Scores
 from services.scoring.rules import Rules
 
-ONE_DAY = timedelta(days=1)
-
 
 @dataclass(slots=True)
 class Day:
@@ -61,11 +59,14 @@ class Standing:
 
     def buy(self, day: date, value_minor: int, *, at: datetime, rules: Rules) -> list[Change]:
         """Add a purchase heard at an instant; the moves that follow, ageing first."""
-        changes = self.age(rules.day_of(at), rules)
-        bought = self.days.setdefault(day, Day(0, 0))
+        today = rules.day_of(at)
+        changes = self.age(today, rules)
+        bought = self.days.get(day)
+        if bought is None:
+            bought = self.days[day] = Day(0, 0)
         bought.purchases += 1
         bought.value_minor += value_minor
-        self.as_of = max(self.as_of, rules.day_of(at), day)
+        self.as_of = max(self.as_of, today, day)
         return changes + self._settle(rules, at, "purchase")
 
     def give_back(
@@ -140,11 +141,10 @@ class Standing:
         self.due_on = self._next_boundary(rules, oldest)
 
     def _next_boundary(self, rules: Rules, oldest: date | None) -> date | None:
-        boundaries = []
-        if oldest is not None:
-            boundaries.append(oldest + rules.period)
+        leaves = oldest + rules.period if oldest is not None else None
         if self.last_day is not None and self.figures is not None:
             bound = rules.cuts.next_recency_bound(self.figures.recency_days)
             if bound is not None:
-                boundaries.append(self.last_day + bound * ONE_DAY)
-        return min(boundaries, default=None)
+                cools = self.last_day + timedelta(bound)
+                return cools if leaves is None else min(cools, leaves)
+        return leaves

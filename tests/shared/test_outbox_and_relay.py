@@ -1,6 +1,7 @@
 """What is committed is sent: nothing else, nothing twice in a row of its key, nothing lost."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.partitioner import murmur2
 from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -260,3 +262,10 @@ async def test_a_rows_shard_never_depends_on_the_process(plumbing: Database) -> 
         await outbox.add(session, event)
         shard = await session.scalar(text("SELECT shard FROM outbox"))
     assert shard == outbox.shard_of(str(event.lead_id))
+
+
+def test_a_key_goes_to_the_partition_that_every_kafka_client_would_choose() -> None:
+    chance = random.Random(4)
+    for length in range(60):
+        key = chance.randbytes(length)
+        assert kafka.hash_of_key(key) == murmur2(key) & 0x7FFFFFFF
