@@ -8,10 +8,10 @@ INSTALLED := .venv/installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run stop test fmt lint types imports contracts check bench lock clean reset
+.PHONY: help setup demo run stop test fmt lint types imports contracts check bench chaos chaos-long lock clean reset
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv and install what is locked, Kafka's jars included; nothing if unchanged
 
@@ -49,6 +49,12 @@ bench: $(INSTALLED) ## Measure, each figure beside its limit
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+
+chaos: $(INSTALLED) ## Break everything for three minutes, and prove that nothing is lost or done twice
+	@$(BIN)/python -m tests.reliability $(ARGS)
+
+chaos-long: $(INSTALLED) ## The same for an hour: a million events, a thousand faults
+	@$(BIN)/python -m tests.reliability --size long $(ARGS)
 
 lock: $(INSTALLED) ## Lock what pyproject.toml names, with hashes; newest versions: ARGS=--upgrade
 	$(COMPILE) --group local --group dev -o requirements.lock $(ARGS)

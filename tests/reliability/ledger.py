@@ -38,7 +38,7 @@ CREATE TABLE applied (
     key text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE TABLE commits (at timestamptz NOT NULL);
+CREATE TABLE commits (transaction xid8 PRIMARY KEY);
 CREATE CONSTRAINT TRIGGER refuse_some AFTER INSERT ON commits
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_some();
 """
@@ -46,6 +46,9 @@ _APPLY = """
     INSERT INTO applied (event_id, topic, key)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
 """
+
+
+_ONCE = "INSERT INTO commits VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING"
 
 
 async def write_down(events: Sequence[Event], tx: Connection) -> None:
@@ -56,7 +59,7 @@ async def write_down(events: Sequence[Event], tx: Connection) -> None:
         [event.topic for event in events],
         [event.key for event in events],
     )
-    await tx.execute("INSERT INTO commits VALUES (now())")
+    await tx.execute(_ONCE)
 
 
 SUBSCRIPTIONS: Sequence[Subscription[Event]] = tuple(

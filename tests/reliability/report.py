@@ -67,7 +67,18 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {name.replace('_', ' ')} | {report[name]:,} | {_limit(least, most)} |")
     if controls := report.get("controls"):
         caught = sum(what == "caught" for what in controls.values())
-        lines.append(f"| negative controls caught | {caught} of {len(controls)} | {CONTROLS} |")
+        lines.append(f"| wrong variants caught | {caught} | {CONTROLS} |")
+    return "\n".join(lines)
+
+
+def faults_table(report: dict[str, Any]) -> str:
+    """How often what happened, in Markdown."""
+    kinds = report["faults"]
+    kills = sum(number for kind, number in kinds.items() if kind.startswith("kill "))
+    lines = ["| fault | times |", "|---|---|", f"| kill -9 of a process | {kills:,} |"]
+    lines += [f"| {k} | {n:,} |" for k, n in kinds.items() if not k.startswith("kill ")]
+    crashes = sorted(report["failpoints"].items())
+    lines += ["", "| crash at | times |", "|---|---|", *(f"| `{p}` | {n:,} |" for p, n in crashes)]
     return "\n".join(lines)
 
 
