@@ -26,7 +26,7 @@ from tests.benchmarks.servers import Servers, new_database, process, scoring_wor
 FETCH_WAIT_MS = 5
 A_SECOND = 200
 EVENTS = 500  # in a round
-ROUNDS = 4
+ROUNDS = 3
 PREFIX = "latency."
 RAW_IN, RAW_OUT = PREFIX + "raw-in", PREFIX + "raw-out"
 _LONGEST_SECONDS = 20.0
