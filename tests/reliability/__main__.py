@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.shared.background import beside
-from tests.reliability import controls, oracle, report, stalls, stored, writer
+from tests.reliability import controls, oracle, report, stalls, stored
 from tests.reliability.aftermath import claim_all, rescore, settle_poison, travel
 from tests.reliability.drain import until_drained
 from tests.reliability.field import Field
@@ -36,7 +36,9 @@ class Size:
         decks: How often the deck of faults is dealt out in that time.
         arm_seconds: Between two failpoints being armed.
         crashes: At each failpoint, at most.
-        away_seconds: How long there is no broker at all.
+        away_seconds: How long there is no broker at all, once a deck.
+        long_away_seconds: The same, once in the run.
+        clients: Of each writer.
         pause: Seconds between two commands of a writer.
         deals: In a batch, at most.
         events: At least so many must have been said.
@@ -47,15 +49,17 @@ class Size:
     arm_seconds: float
     crashes: int
     away_seconds: float
+    long_away_seconds: float
     pause: float
     deals: int
+    clients: int
     events: int
     faults: int
 
 
 SIZES = {
-    "short": Size(75, 1, 2.0, 2, 8, 0.02, 200, 30_000, 40),
-    "long": Size(3_300, 26, 2.5, 60, 100, 0.1, 300, 1_000_000, 1_000),
+    "short": Size(75, 1, 2.0, 2, 8, 8, 0.02, 200, 150, 30_000, 40),
+    "long": Size(3_000, 26, 2.3, 60, 6, 150, 0.25, 300, 5_000, 1_000_000, 1_000),
 }
 
 
@@ -66,7 +70,9 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
     async with Field.open(folder, seed) as field:
         say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
         for name in ("0", "1"):
-            process = field.writer_process(name, pause=size.pause, deals=size.deals)
+            process = field.writer_process(
+                name, pause=size.pause, deals=size.deals, clients=size.clients
+            )
             field.start(f"writer-{name}", process)
         field.start("claimant", field.claimant_process())
         clients = await _first_clients(field)
@@ -75,6 +81,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             seed,
             arm_seconds=size.arm_seconds,
             away_seconds=size.away_seconds,
+            long_away_seconds=size.long_away_seconds,
             clients=clients,
         )
         async with beside(time_passing(field), name="time"):
@@ -136,7 +143,7 @@ async def _first_clients(field: Field) -> list[str]:
     async with asyncio.timeout(60):
         while True:
             truth = oracle.Truth.of(field.folder)
-            if len(truth.clients) >= 2 * writer.CLIENTS:
+            if truth.clients:
                 return sorted(truth.clients)
             await asyncio.sleep(0.2)
 

@@ -150,9 +150,9 @@ class Field:
             return f"http://127.0.0.1:{self._ports[name]}"
         return self.suite.urls[name] if name == service else self.suite.worker_urls[service]
 
-    def writer_process(self, name: str, *, pause: float, deals: int) -> PythonProcess:
+    def writer_process(self, name: str, *, pause: float, deals: int, clients: int) -> PythonProcess:
         """A writer; it goes on after the end of its journal."""
-        task = writer.Task(name, self.seed, str(self.folder), self.place, pause, deals)
+        task = writer.Task(name, self.seed, str(self.folder), self.place, pause, deals, clients)
         arguments = ["tests.reliability.writer", orjson.dumps(asdict(task)).decode()]
         return self._python(f"writer-{name}", arguments, dict(os.environ))
 

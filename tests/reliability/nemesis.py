@@ -87,6 +87,7 @@ class Nemesis:
         *,
         arm_seconds: float,
         away_seconds: float,
+        long_away_seconds: float,
         clients: Sequence[str],
     ) -> None:
         self._field = field
@@ -94,6 +95,7 @@ class Nemesis:
         self.points = failpoints.POINTS
         self._arm_seconds = arm_seconds
         self._away_seconds = away_seconds
+        self._long_away_seconds = long_away_seconds
         self._clients = clients
         self._broker = asyncio.Lock()
         self._paused: set[str] = set()
@@ -290,7 +292,8 @@ class Nemesis:
                 if node.is_running():
                     await asyncio.to_thread(node.kill)
             answered = field.journal_entries()
-            await asyncio.sleep(self._away_seconds)
+            first = not self.faults["kafka away"]
+            await asyncio.sleep(self._long_away_seconds if first else self._away_seconds)
             self.accepted_without_kafka += field.journal_entries() - answered
             for node in field.kafka.nodes:
                 await asyncio.to_thread(node.start)

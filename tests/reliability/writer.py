@@ -23,7 +23,7 @@ from libs.shared.webhooks import sign
 from tests.reliability.journal import Journal, entries
 from tests.reliability.patience import PAUSE_SECONDS, PatientClient, Place, Refused
 
-CLIENTS = 150
+CLIENT_BATCH = 1000
 START = datetime(2026, 3, 2, 6, tzinfo=UTC)  # what the suite's clock shows when the run begins
 FIRST_MEETING = START + timedelta(days=20)  # before it, time is let pass only after the writing
 MEETING_HOURS = 10 * 24
@@ -37,6 +37,7 @@ class Task:
     Attributes:
         pause: Seconds between two commands.
         deals: In a batch, at most.
+        clients: Cards that it brings first, a thousand at a time.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task:
     place: Place
     pause: float
     deals: int
+    clients: int = 150
 
     @classmethod
     def of(cls, text: str) -> "Task":
@@ -62,7 +64,7 @@ class Writer:
         known = list(entries(path))
         self._journal = Journal(path)
         self._next = known[-1]["number"] + 1 if known else 0
-        self._clients: list[str] = next((e["ids"] for e in known if e["kind"] == "clients"), [])
+        self._clients = [i for e in known if e["kind"] == "clients" for i in e["ids"]]
         self._closed = [deal for e in known if e["kind"] == "deals" for deal in e["deals"]]
         self._refunded = {e["deal"] for e in known if e["kind"] == "refund"}
 
@@ -71,15 +73,15 @@ class Writer:
         for number in itertools.count(self._next):
             entry = await self._carry_out(number)
             self._journal.add({"number": number, **entry})
-            if stop.is_set() and number > 0:
+            if stop.is_set() and len(self._clients) == self._task.clients:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._task.pause)
 
     async def _carry_out(self, number: int) -> dict[str, Any]:
         chance = random.Random(f"{self._task.seed}/{self._task.name}/{number}")
-        if number == 0:
-            return await self._bring_clients()
+        if len(self._clients) < self._task.clients:
+            return await self._bring_clients(number)
         (kind,) = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
         name = f"{self._task.name}-{number}"
         try:
@@ -88,7 +90,8 @@ class Writer:
             return {"kind": "refused", "what": kind, "problem": str(problem)}
         return {"kind": kind, **entry}
 
-    async def _bring_clients(self) -> dict[str, Any]:
+    async def _bring_clients(self, number: int) -> dict[str, Any]:
+        first = len(self._clients)
         items = [
             {
                 "external_id": f"{self._task.name}-{n}",
@@ -96,12 +99,13 @@ class Writer:
                 "email": f"writer-{self._task.name}.{n}@example.com",
                 "phones": [self._phone("15", n)],
             }
-            for n in range(CLIENTS)
+            for n in range(first, min(first + CLIENT_BATCH, self._task.clients))
         ]
         body = {"source": "chaos", "items": items}
-        answer = await self._post("/v1/clients/batch", body, f"{self._task.name}-clients")
-        self._clients = [item["id"] for item in answer["items"]]
-        return {"kind": "clients", "ids": self._clients}
+        answer = await self._post("/v1/clients/batch", body, f"{self._task.name}-{number}")
+        ids = [item["id"] for item in answer["items"]]
+        self._clients += ids
+        return {"kind": "clients", "ids": ids}
 
     async def _do_deals(self, name: str, _number: int, chance: random.Random) -> dict[str, Any]:
         items = [
