@@ -47,6 +47,10 @@ END $$;
 CREATE CONSTRAINT TRIGGER commit_slowly AFTER INSERT ON outbox
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION commit_slowly();
 """
+_BESIDE = """
+SELECT coalesce(sum(next_offset) FILTER (WHERE group_name = $1), 0) >= 0.9 * sum(next_offset)
+    FILTER (WHERE group_name = 'ledger') FROM consumer_positions
+"""
 CAUGHT, MISSED, CLEAN = "caught", "missed", "clean"
 
 
@@ -190,7 +194,7 @@ async def _come_back_from_the_dead(field: Field) -> None:
         twin.arguments[2:2] = ["tests.reliability.mutant", "unsorted inbox"]
     twin.start()
     try:
-        await asyncio.sleep(2.5)
+        await _until_beside(field, "ledger-twin")
         pids = [twin.pid, *(field.processes[name].pid for name in LEDGERS)]
         for _ in range(3):
             for pid in pids:
@@ -201,6 +205,17 @@ async def _come_back_from_the_dead(field: Field) -> None:
             await asyncio.sleep(0.7)
     finally:
         twin.kill()
+
+
+async def _until_beside(field: Field, twin: str) -> None:
+    """Wait until the twin has heard what the ledger has heard."""
+    connection = await asyncpg.connect(field.ledger_url)
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            while not await connection.fetchval(_BESIDE, twin):
+                await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
 
 
 CONTROLS: dict[str, Control] = {
