@@ -48,9 +48,20 @@ END $$;
 CREATE CONSTRAINT TRIGGER commit_slowly AFTER INSERT ON outbox
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION commit_slowly();
 """
-_BESIDE = """
-SELECT coalesce(sum(next_offset) FILTER (WHERE group_name = $1), 0) >= 0.9 * sum(next_offset)
-    FILTER (WHERE group_name = 'ledger') FROM consumer_positions
+# The twin begins where the ledger is; and remembering takes a millisecond an event, so that both
+# are at it at the same time.
+_TWIN = """
+INSERT INTO consumer_positions (group_name, topic, partition, next_offset)
+SELECT 'ledger-twin', topic, partition, next_offset FROM consumer_positions
+WHERE group_name = 'ledger'
+ON CONFLICT (group_name, topic, partition) DO UPDATE SET next_offset = excluded.next_offset;
+CREATE FUNCTION remember_slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(0.001);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER remember_slowly BEFORE INSERT ON inbox
+    FOR EACH ROW EXECUTE FUNCTION remember_slowly();
 """
 CAUGHT, MISSED, CLEAN = "caught", "missed", "clean"
 
@@ -68,7 +79,7 @@ async def run_all(folder: Path, seed: int, say: Callable[[str], None]) -> dict[s
     """Every control on a suite of its own, one after another; what became of each."""
     verdicts: dict[str, str] = {}
     async with Field.open(folder, seed, nodes=1) as field:
-        await _refuse_commits(field, 0.2)
+        await _change_ledger(field, ledger.refusing(0.2))
         known = await _findings(field)
         for name, control in CONTROLS.items():
             found = await _inspect(field, name, control) - known
@@ -153,14 +164,6 @@ async def _replace(field: Field, names: tuple[str, ...], variant: str) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def _refuse_commits(field: Field, share: float) -> None:
-    connection = await asyncpg.connect(field.ledger_url)
-    try:
-        await connection.execute(ledger.refusing(share))
-    finally:
-        await connection.close()
-
-
 async def _nothing(field: Field) -> None:
     """The work itself brings it to light."""
 
@@ -196,28 +199,29 @@ async def _come_back_from_the_dead(field: Field) -> None:
     twin = field.ledger_process("ledger-twin", group="ledger-twin")
     if "tests.reliability.mutant" in field.processes[LEDGERS[0]].arguments:
         twin.arguments[2:2] = ["tests.reliability.mutant", "unsorted inbox"]
+    await _change_ledger(field, _TWIN)
     twin.start()
     try:
-        await _until_beside(field, "ledger-twin")
+        async with httpx.AsyncClient() as http, asyncio.timeout(READY_SECONDS):
+            while not await answers(http, field.door("ledger-twin")):
+                await asyncio.sleep(0.1)
         pids = [twin.pid, *(field.processes[name].pid for name in LEDGERS)]
-        for _ in range(3):
+        for _ in range(2):
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(2.0)  # the backlog makes the batches big
+            await asyncio.sleep(1.5)  # the backlog makes the batches big
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(2.0)
     finally:
         twin.kill()
+        await _change_ledger(field, "DROP FUNCTION remember_slowly CASCADE")
 
 
-async def _until_beside(field: Field, twin: str) -> None:
-    """Wait until the twin has heard what the ledger has heard."""
+async def _change_ledger(field: Field, sql: str) -> None:
     connection = await asyncpg.connect(field.ledger_url)
     try:
-        async with asyncio.timeout(READY_SECONDS):
-            while not await connection.fetchval(_BESIDE, twin):
-                await asyncio.sleep(0.1)
+        await connection.execute(sql)
     finally:
         await connection.close()
 
