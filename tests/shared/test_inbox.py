@@ -362,3 +362,19 @@ async def test_an_outage_of_the_database_is_waited_for(
 
     assert await applied_to(database, lead) == list(range(1, 11))
     assert outage["left"] == 0
+
+
+async def test_events_that_nobody_here_hears_still_move_the_position(
+    database: Database, kafka_address: str, leads_topic: str
+) -> None:
+    events = [released(new_id(), 1) for _ in range(5)]
+
+    async with consuming(database, kafka_address, leads_topic, [on(LeadClaimed, keep())]):
+        await send(kafka_address, leads_topic, events)
+        async with asyncio.timeout(20):
+            while (
+                await database.pool.fetchval("SELECT sum(next_offset) FROM consumer_positions") != 5
+            ):
+                await asyncio.sleep(0.02)
+
+    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
