@@ -39,7 +39,7 @@ class Consumer:
     """Feeds an inbox from the partitions held, for ever.
 
     Attributes:
-        batches: How many were applied.
+        batches: How many each lane has applied.
     """
 
     def __init__(
@@ -58,12 +58,17 @@ class Consumer:
         self._batch = batch
         self._in_hand: list[Sequence[Record]] = [()] * LANES
         self._version = 0  # of the leases, as last told to the subscriber
-        self.batches = 0
+        self.batches = [0] * LANES
 
     @property
     def in_hand(self) -> list[Record]:
         """Records fetched and not yet applied."""
         return [record for records in self._in_hand for record in records]
+
+    @property
+    def busy(self) -> list[bool]:
+        """Of each lane, whether it has a batch in hand."""
+        return [bool(records) for records in self._in_hand]
 
     @property
     def ready(self) -> bool:
@@ -110,6 +115,7 @@ class Consumer:
             self._in_hand[lane] = records
             # A stop waits for it, so that nothing committed is heard again for nothing.
             if await to_its_end(self._try_once(records), seconds=STOP_SECONDS):
+                self.batches[lane] += 1
                 break
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
@@ -131,7 +137,6 @@ class Consumer:
         failpoints.reach("consumer.applied")
         self.leases.applied(next_offsets)
         BATCH_SECONDS.observe(time.perf_counter() - started)
-        self.batches += 1
         return True
 
     async def _look_what_is_ours(self) -> None:

@@ -115,7 +115,10 @@ class VitalSigns:
         if self.meter is not None:
             consumer = self.meter.consumer
             has_work = free and broker_up and self.meter.ours > 0
-            self.watchdog.note("consumer", has_work=has_work, done=consumer.batches)
+            self.watchdog.note("consumer", has_work=has_work, done=sum(consumer.batches))
+            for lane, (busy, done) in enumerate(zip(consumer.busy, consumer.batches, strict=True)):
+                has_work = free and broker_up and busy
+                self.watchdog.note(f"consumer_lane_{lane}", has_work=has_work, done=done)
             self.watchdog.note("leases", has_work=both_up and not consumer.ready, done=0)
 
     async def _ask_broker(self, found: dict[str, Any] | None) -> bool:

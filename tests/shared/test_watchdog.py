@@ -117,7 +117,7 @@ async def prepared(
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("hangs", "consumer has had work and finished nothing"),
+        ("hangs", "consumer"),
         ("blocks", "the event loop has stood still"),
         ("never_fires", "timer_alarms has had work and finished nothing"),
     ],
