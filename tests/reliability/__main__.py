@@ -94,6 +94,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
                 await travel(field)
             nemesis.disarm()
             last_fault = time.time()
+            await asyncio.to_thread(field.end, "claimant")
             drained = await until_drained(field) - last_fault
             say(f"drained {drained:.1f} s after the last fault")
             found = await _letters_before_replay(field)
@@ -101,7 +102,6 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             async with beside(nemesis.arm_failpoints(size.crashes), name="failpoints"):
                 await settle_poison(field)
             nemesis.disarm()
-            await asyncio.to_thread(field.end, "claimant")
             await claim_all(field)
             await until_drained(field)
         say("the oracle reads the topics and the databases")

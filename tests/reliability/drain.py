@@ -3,65 +3,74 @@
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
 
 import asyncpg
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from tests.reliability.field import LEDGER, Field
-from tests.reliability.nemesis import APIS
+from libs.shared.events import TOPICS
+from libs.shared.kafka import Partition
+from tests.reliability.field import Field
 from tests.reliability.stored import in_hand
 
 LIMIT_SECONDS = 180.0
-CALM_SECONDS = 1.0
 TELL_SECONDS = 10.0
-GROUPS = (*APIS, LEDGER)
+_POSITIONS = """
+    SELECT topic, partition, next_offset FROM consumer_positions WHERE group_name = $1
+"""
 
 
 async def until_drained(field: Field, *, limit: float = LIMIT_SECONDS) -> float:
-    """Wait until every outbox is empty and every group is at the end; when that was, Unix seconds.
+    """Wait until every group is at the end and nothing is left to send; when, Unix seconds.
 
     Raises:
         TimeoutError: It does not come to rest.
     """
     admin = AdminClient({"bootstrap.servers": field.suite.kafka})
-    calm_since: float | None = None
-    left: dict[str, int] = {}
+    left: dict[str, int] = {"not asked yet": 1}
     told_at = time.time()
     try:
         async with asyncio.timeout(limit):
-            while calm_since is None or time.time() - calm_since < CALM_SECONDS:
-                left = await _what_is_left(field, admin)
-                calm_since = None if left else calm_since or time.time()
-                if left and time.time() - told_at > TELL_SECONDS:
+            while left := await _what_is_left(field, admin):
+                if time.time() - told_at > TELL_SECONDS:
                     told_at = time.time()
                     print(f"           not drained yet: {left}", file=sys.stderr, flush=True)
                 await asyncio.sleep(0.2)
     except TimeoutError:
         raise TimeoutError(f"not drained in {limit:.0f} s: {left}") from None
-    return calm_since
+    return time.time()
 
 
 async def _what_is_left(field: Field, admin: AdminClient) -> dict[str, int]:
+    urls = field.database_urls()
     try:
-        left = await in_hand(field.database_urls()) | await asyncio.to_thread(lag, admin)
+        # In this order: who is at the end has put what follows into the outbox.
+        behind = await lag(urls, await asyncio.to_thread(_ends, admin))
+        left = behind | await in_hand(urls)
     except (OSError, asyncpg.PostgresError, TimeoutError, KafkaException) as problem:
         return {f"cannot be asked: {type(problem).__name__}": 1}
     return {what: number for what, number in left.items() if number}
 
 
-def lag(admin: AdminClient) -> dict[str, int]:
-    """Records that the groups have not committed yet, by group."""
+def _ends(admin: AdminClient) -> dict[Partition, int]:
+    """The end of every partition of our topics."""
+    topics = admin.list_topics(timeout=10).topics
+    places = [TopicPartition(t, p) for t in TOPICS for p in topics[t].partitions]
+    newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    found = admin.list_offsets(dict.fromkeys(places, newest), request_timeout=10)
+    return {(p.topic, p.partition): future.result().offset for p, future in found.items()}
+
+
+async def lag(urls: Mapping[str, str], ends: Mapping[Partition, int]) -> dict[str, int]:
+    """Records not applied yet, by service."""
     behind: dict[str, int] = {}
-    for group in GROUPS:
-        wish = [ConsumerGroupTopicPartitions(group)]
-        committed = admin.list_consumer_group_offsets(wish, request_timeout=10)[group].result()
-        places = committed.topic_partitions or []
-        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        latest = {TopicPartition(p.topic, p.partition): newest for p in places}
-        ends = admin.list_offsets(latest, request_timeout=10)
-        for place in places:
-            end = ends[TopicPartition(place.topic, place.partition)].result().offset
-            behind[group] = behind.get(group, 0) + end - max(0, place.offset)
+    for service, url in urls.items():
+        connection = await asyncpg.connect(url, timeout=5)
+        try:
+            positions = await connection.fetch(_POSITIONS, service)
+        finally:
+            await connection.close()
+        behind[service] = sum(ends[topic, part] - at for topic, part, at in positions)
     return behind
