@@ -20,7 +20,8 @@ from tests.reliability import controls, oracle, report, stalls, stored
 from tests.reliability.aftermath import claim_all, rescore, settle_poison, travel
 from tests.reliability.drain import until_drained
 from tests.reliability.field import Field
-from tests.reliability.nemesis import Nemesis
+from tests.reliability.nemesis import LEDGERS, WORKERS, Nemesis
+from tests.reliability.outages import Watch
 from tests.reliability.time_passing import time_passing
 from tests.reliability.witness import Witness
 
@@ -58,8 +59,8 @@ class Size:
 
 
 SIZES = {
-    "short": Size(75, 1, 2.0, 2, 8, 8, 0.02, 200, 150, 30_000, 40),
-    "long": Size(3_000, 26, 2.3, 60, 6, 150, 0.25, 300, 5_000, 1_000_000, 1_000),
+    "short": Size(75, 1, 2.0, 2, 8, 8, 0.0, 300, 150, 30_000, 40),
+    "long": Size(2_700, 26, 2.3, 60, 6, 150, 0.25, 300, 5_000, 1_000_000, 1_000),
 }
 
 
@@ -84,7 +85,11 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             long_away_seconds=size.long_away_seconds,
             clients=clients,
         )
-        async with beside(time_passing(field), name="time"):
+        watch = Watch()
+        async with (
+            beside(time_passing(field), name="time"),
+            beside(watch.run(field, (*WORKERS, *LEDGERS)), name="watch"),
+        ):
             async with beside(nemesis.arm_failpoints(size.crashes), name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks)
@@ -110,7 +115,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
         rows = await stored.Stored.of(field.database_urls())
         findings = oracle.compare(oracle.Truth.of(folder), witness, rows)
         findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
-        latency, stall = stalls.longest(rows, nemesis.outages)
+        latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
         told = {
             "seed": seed,
             "seconds": round(time.monotonic() - say.began),
@@ -125,6 +130,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             "drain_seconds": round(drained, 1),
             "longest_latency_seconds": round(latency, 1),
             "longest_stall_seconds": round(stall, 1),
+            "longest_stall": whose,
             "accepted_without_kafka": nemesis.accepted_without_kafka,
             "poison": len(witness.poison),
             "dead_letters_unexpected": findings.counts["dead_letters_unexpected"],

@@ -36,6 +36,7 @@ CREATE TABLE applied (
     event_id uuid NOT NULL,
     topic text NOT NULL,
     key text NOT NULL,
+    said_by text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE commits (transaction xid8 PRIMARY KEY);
@@ -43,12 +44,28 @@ CREATE CONSTRAINT TRIGGER refuse_some AFTER INSERT ON commits
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_some();
 """
 _APPLY = """
-    INSERT INTO applied (event_id, topic, key)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
+    INSERT INTO applied (event_id, topic, key, said_by)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
 """
 
 
 _ONCE = "INSERT INTO commits VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING"
+
+
+_SPEAKERS = {
+    "clients": "contacts",
+    "interactions": "contacts",
+    "deals": "contacts",
+    "segments": "scoring",
+    "messages": "notifications",
+}
+
+
+def said_by(event: Event) -> str:
+    """The service whose worker sends this event."""
+    if event.topic == "leads":
+        return "contacts" if event.event_name == "lead.received" else "routing"
+    return _SPEAKERS[event.topic]
 
 
 async def write_down(events: Sequence[Event], tx: Connection) -> None:
@@ -58,6 +75,7 @@ async def write_down(events: Sequence[Event], tx: Connection) -> None:
         [event.event_id for event in events],
         [event.topic for event in events],
         [event.key for event in events],
+        [said_by(event) for event in events],
     )
     await tx.execute(_ONCE)
 

@@ -13,7 +13,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import asyncpg
@@ -26,6 +25,7 @@ from deploy.local.supervision import PythonProcess
 from libs.shared import failpoints
 from tests.reliability import injected
 from tests.reliability.field import LEDGER, Field
+from tests.reliability.outages import Outage
 
 SESSION_SECONDS = 6.0  # of consumer groups; a pause is longer
 STORM_ROUNDS = 2
@@ -48,26 +48,17 @@ DECK = {
     **{f"kill {name}": 1 for name in (*APIS, *WORKERS, *LEDGERS, *DRIVERS)},
     "postgres immediate restart": 1,
     "postgres kill": 1,
-    "backends terminated": 6,
+    "backends terminated": 8,
     "broker kill": 2,
     "leaders moved": 2,
     "pause": 2,
     "rebalance storm": 1,
-    "duplicates": 4,
-    "disorder": 4,
+    "duplicates": 5,
+    "disorder": 5,
     "poison": 3,
     "kafka away": 1,
     "zombie": 1,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """A time in which nothing could go on; Unix seconds."""
-
-    kind: str
-    began: float
-    ended: float
 
 
 class Nemesis:

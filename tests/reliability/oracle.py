@@ -229,14 +229,14 @@ def _claims(findings: Findings, truth: Truth, witness: Witness) -> None:
 
 
 def _ledger(findings: Findings, truth: Truth, witness: Witness, stored: Stored) -> None:
-    times = Counter(event for event, _, _, _ in stored.applied)
+    times = Counter(row.event for row in stored.applied)
     heard = {e for (topic, _), lane in witness.lanes.items() if topic != "rules" for e in lane}
     findings.add("lost", "event said, not applied", heard - times.keys())
     findings.add("phantom", "event applied, not said", times.keys() - heard)
     findings.add("doubled", "event applied twice", _often(times))
     applied: dict[tuple[str, str], list[UUID]] = defaultdict(list)
-    for event, topic, key, _ in stored.applied:
-        applied[topic, key].append(event)
+    for row in stored.applied:
+        applied[row.topic, row.key].append(row.event)
     for lane, events in applied.items():
         order = {event: place for place, event in enumerate(witness.lanes.get(lane, ()))}
         places = [order[event] for event in dict.fromkeys(events) if event in order]

@@ -3,10 +3,20 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
+
+
+class Applied(NamedTuple):
+    """An application of an event; seconds since 1970."""
+
+    event: UUID
+    topic: str
+    key: str
+    said_by: str
+    at: float
 
 
 @dataclass(slots=True)
@@ -14,11 +24,11 @@ class Stored:
     """Rows of all services.
 
     Attributes:
-        applied: The ledger's rows in their order: event, topic, key, seconds since 1970.
+        applied: The ledger's rows in their order.
         dead: Poison of each service: (service, topic, partition, offset).
     """
 
-    applied: list[tuple[UUID, str, str, float]] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
     purchases: dict[str, int] = field(default_factory=dict)  # given back, by deal
     scores: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     shown_segments: dict[str, tuple[int, str | None]] = field(default_factory=dict)
@@ -58,9 +68,9 @@ class Stored:
 
     async def _read_ledger(self, connection: Any) -> None:
         self.applied = [
-            (row[0], row[1], row[2], row[3])
+            Applied(*row)
             for row in await connection.fetch(
-                "SELECT event_id, topic, key, extract(epoch FROM applied_at)::float8"
+                "SELECT event_id, topic, key, said_by, extract(epoch FROM applied_at)::float8"
                 " FROM applied ORDER BY number"
             )
         ]
