@@ -27,7 +27,7 @@ from tests.reliability import injected
 from tests.reliability.field import LEDGER, Field
 from tests.reliability.outages import Outage
 
-SESSION_SECONDS = 6.0  # of consumer groups; a pause is longer
+LEASE_SECONDS = 5.0  # after which a partition moves on; a pause is longer
 STORM_ROUNDS = 2
 STORM_SECONDS = 3.0
 ZOMBIE_SECONDS = 5.0
@@ -227,7 +227,7 @@ class Nemesis:
         return any(error is None for error in told.values())
 
     async def _pause(self) -> bool:
-        """Stop a process in its tracks for longer than its group waits for it."""
+        """Stop a process in its tracks for longer than its leases last."""
         name = self._chance.choice([name for name in PAUSED if name not in self._paused])
         process = self._field.processes[name]
         if not process.is_running():
@@ -240,7 +240,7 @@ class Nemesis:
             stand_in.start()
         try:
             os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(SESSION_SECONDS + 2)
+            await asyncio.sleep(LEASE_SECONDS + 3)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
