@@ -42,6 +42,7 @@ class Size:
         clients: Of each writer.
         pause: Seconds between two commands of a writer.
         deals: In a batch, at most.
+        travel_pause: Seconds for every six hours of the twelve days afterwards.
         events: At least so many must have been said.
     """
 
@@ -54,14 +55,42 @@ class Size:
     pause: float
     deals: int
     clients: int
+    travel_pause: float
     events: int
     faults: int
 
 
 SIZES = {
-    "short": Size(75, 1, 2.0, 2, 8, 8, 0.0, 300, 150, 30_000, 40),
-    "long": Size(2_700, 26, 2.3, 60, 6, 150, 0.25, 300, 5_000, 1_000_000, 1_000),
+    "short": Size(
+        seconds=60,
+        decks=1,
+        arm_seconds=1.6,
+        crashes=2,
+        away_seconds=8,
+        long_away_seconds=8,
+        pause=0.0,
+        deals=300,
+        clients=150,
+        travel_pause=0.3,
+        events=30_000,
+        faults=40,
+    ),
+    "long": Size(
+        seconds=2_700,
+        decks=26,
+        arm_seconds=2.0,
+        crashes=60,
+        away_seconds=6,
+        long_away_seconds=150,
+        pause=0.25,
+        deals=300,
+        clients=5_000,
+        travel_pause=2.5,
+        events=1_000_000,
+        faults=1_000,
+    ),
 }
+AT_TIMES = ("sending.taken", "sending.sent", "timer.due", "timer.fired", "claim_timeout.lapsed")
 
 
 async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
@@ -95,8 +124,13 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
                 await nemesis.run(size.seconds, decks=size.decks)
                 for name in ("writer-0", "writer-1"):
                     await asyncio.to_thread(field.end, name)
-                say("twelve days pass under faults: offers lapse, reminders go out, clients age")
-                await travel(field)
+            say("twelve days pass under faults: offers lapse, reminders go out, clients age")
+            # Reminders are sent now only: the points around that get the faults that are left.
+            arming = nemesis.arm_failpoints(
+                size.crashes, points=AT_TIMES, every=size.travel_pause * 3
+            )
+            async with beside(arming, name="failpoints"):
+                await travel(field, pause=size.travel_pause)
             nemesis.disarm()
             last_fault = time.time()
             await asyncio.to_thread(field.end, "claimant")

@@ -11,19 +11,18 @@ from tests.reliability.time_passing import advance
 from tests.reliability.writer import FIRST_MEETING, MEETING_HOURS, START
 
 STEP = timedelta(hours=6)
-STEP_PAUSE_SECONDS = 0.2
 SETTLED_SECONDS = 60.0
 PAGE = 200
 
 
-async def travel(field: Field) -> None:
-    """Let all days with meetings pass, six hours at a time."""
+async def travel(field: Field, *, pause: float) -> None:
+    """Let all days with meetings pass, six hours at a time, so many seconds for each."""
     first = FIRST_MEETING - timedelta(days=1, hours=2) - START
     steps = int((timedelta(hours=MEETING_HOURS) + timedelta(days=2)) / STEP)
     async with field.client("admin") as client:
         await advance(client, field.place.urls, int(first.total_seconds()))
         for _ in range(steps):
-            await asyncio.sleep(STEP_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
             await advance(client, field.place.urls, int(STEP.total_seconds()))
 
 

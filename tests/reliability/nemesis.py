@@ -65,7 +65,6 @@ class Nemesis:
     """Deals out faults.
 
     Attributes:
-        points: The failpoints.
         faults: How many of each kind have happened.
         outages: Those that stall by themselves.
         accepted_without_kafka: Commands that the API answered while no broker ran.
@@ -83,7 +82,6 @@ class Nemesis:
     ) -> None:
         self._field = field
         self._chance = random.Random(seed)
-        self.points = failpoints.POINTS
         self._arm_seconds = arm_seconds
         self._away_seconds = away_seconds
         self._long_away_seconds = long_away_seconds
@@ -106,23 +104,29 @@ class Nemesis:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 beside.create_task(self._inflict(kind), name=kind)
 
-    async def arm_failpoints(self, quota: int) -> None:
-        """Arm one failpoint after another, until each has crashed so often; for ever."""
+    async def arm_failpoints(
+        self, quota: int, *, points: Sequence[str] = failpoints.POINTS, every: float | None = None
+    ) -> None:
+        """Arm one failpoint after another, until each has crashed so often; for ever.
+
+        Args:
+            every: Seconds between two of them; by default what the run's size says.
+        """
         armed = self._field.folder / "armed"
         while True:
             crashes = self.crashes()
             standing = {path.name for path in armed.iterdir()}
-            order = sorted(self.points, key=lambda p: (crashes[p], self._chance.random()))
+            order = sorted(points, key=lambda p: (crashes[p], self._chance.random()))
             # What is rarely reached stays armed and must not keep the others from their turn.
             for point in [p for p in order if p not in standing and crashes[p] < quota][:1]:
                 (armed / point).touch()
-            await asyncio.sleep(self._arm_seconds)
+            await asyncio.sleep(every or self._arm_seconds)
 
     def crashes(self) -> Counter[str]:
         """How often each failpoint has killed."""
         file = self._field.folder / "crashes"
         lines = file.read_text().splitlines() if file.exists() else []
-        return Counter({point: 0 for point in self.points}) + Counter(
+        return Counter({point: 0 for point in failpoints.POINTS}) + Counter(
             line.split()[0] for line in lines
         )
 
