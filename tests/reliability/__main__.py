@@ -11,11 +11,12 @@ import asyncio
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from libs.shared.background import beside
+from libs.shared.failpoints import POINTS
 from tests.reliability import controls, oracle, report, stalls, stored
 from tests.reliability.aftermath import claim_all, rescore, settle_poison, travel
 from tests.reliability.drain import until_drained
@@ -35,7 +36,7 @@ class Size:
     Attributes:
         seconds: Of writing under faults.
         decks: How often the deck of faults is dealt out in that time.
-        arm_seconds: Between two failpoints being armed.
+        arm_pause: Seconds between a crash at a failpoint and the next one.
         crashes: At each failpoint, at most.
         away_seconds: How long there is no broker at all, once a deck.
         long_away_seconds: The same, once in the run.
@@ -48,7 +49,7 @@ class Size:
 
     seconds: float
     decks: int
-    arm_seconds: float
+    arm_pause: float
     crashes: int
     away_seconds: float
     long_away_seconds: float
@@ -64,7 +65,7 @@ SIZES = {
     "short": Size(
         seconds=60,
         decks=1,
-        arm_seconds=1.6,
+        arm_pause=0.7,
         crashes=2,
         away_seconds=8,
         long_away_seconds=8,
@@ -78,7 +79,7 @@ SIZES = {
     "long": Size(
         seconds=2_700,
         decks=26,
-        arm_seconds=2.0,
+        arm_pause=3.0,
         crashes=60,
         away_seconds=6,
         long_away_seconds=150,
@@ -90,7 +91,10 @@ SIZES = {
         faults=1_000,
     ),
 }
+# Reminders go out, and dead letters are replayed, after the writing only.
 AT_TIMES = ("sending.taken", "sending.sent", "timer.due", "timer.fired", "claim_timeout.lapsed")
+AT_REPLAY = ("dead_letter.replayed",)
+AT_WORK = tuple(p for p in POINTS if not p.startswith("sending.") and p not in AT_REPLAY)
 
 
 async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
@@ -109,7 +113,6 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
         nemesis = Nemesis(
             field,
             seed,
-            arm_seconds=size.arm_seconds,
             away_seconds=size.away_seconds,
             long_away_seconds=size.long_away_seconds,
             clients=clients,
@@ -119,16 +122,14 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             beside(time_passing(field), name="time"),
             beside(watch.run(field, (*WORKERS, *LEDGERS)), name="watch"),
         ):
-            async with beside(nemesis.arm_failpoints(size.crashes), name="failpoints"):
+            arming = nemesis.arm_failpoints(size.crashes, points=AT_WORK, pause=size.arm_pause)
+            async with beside(arming, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks)
                 for name in ("writer-0", "writer-1"):
                     await asyncio.to_thread(field.end, name)
             say("twelve days pass under faults: offers lapse, reminders go out, clients age")
-            # Reminders are sent now only: the points around that get the faults that are left.
-            arming = nemesis.arm_failpoints(
-                size.crashes, points=AT_TIMES, every=size.travel_pause * 3
-            )
+            arming = nemesis.arm_failpoints(size.crashes, points=AT_TIMES, pause=size.arm_pause)
             async with beside(arming, name="failpoints"):
                 await travel(field, pause=size.travel_pause)
             nemesis.disarm()
@@ -137,8 +138,8 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             drained = await until_drained(field) - last_fault
             say(f"drained {drained:.1f} s after the last fault")
             found = await _letters_before_replay(field)
-            # The two points of dead letters are reached again here; whatever dies comes back.
-            async with beside(nemesis.arm_failpoints(size.crashes), name="failpoints"):
+            arming = nemesis.arm_failpoints(size.crashes, points=AT_REPLAY, pause=0.2)
+            async with beside(arming, name="failpoints"):
                 await settle_poison(field)
             nemesis.disarm()
             await claim_all(field)
@@ -149,6 +150,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
         rows = await stored.Stored.of(field.database_urls())
         findings = oracle.compare(oracle.Truth.of(folder), witness, rows)
         findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
+        crashes = nemesis.crashes()
         latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
         told = {
             "seed": seed,
@@ -157,7 +159,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             "repeats": witness.repeats,
             "faults": dict(sorted(nemesis.faults.items())),
             "faults_without_effect": dict(sorted(nemesis.failed.items())),
-            "failpoints": {point: nemesis.crashes()[point] for point in sorted(nemesis.points)},
+            "failpoints": {point: crashes[point] for point in sorted(POINTS)},
             **{kind: findings.counts[kind] for kind in oracle.KINDS},
             "rescoring_mismatches": mismatches,
             "deadlocks": field.deadlocks(),
@@ -203,6 +205,7 @@ class _Narrator:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability")
     parser.add_argument("--size", choices=SIZES, default="short")
+    parser.add_argument("--seconds", type=float, help="of writing, instead of the size's own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-controls", action="store_true")
     parser.add_argument("--only-controls", action="store_true", help="the wrong variants alone")
@@ -212,6 +215,8 @@ def main() -> int:
         verdicts = asyncio.run(controls.run_all(folder, arguments.seed, _Narrator()))
         return int(any(verdict not in report.GOOD_VERDICTS for verdict in verdicts.values()))
     size = SIZES[arguments.size]
+    if arguments.seconds:
+        size = replace(size, seconds=arguments.seconds)
     with suppress(KeyboardInterrupt):
         told = asyncio.run(run(size, arguments.seed, with_controls=not arguments.without_controls))
         report.write(DATA / "report.json", told)

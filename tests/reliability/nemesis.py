@@ -7,6 +7,7 @@ a stall is counted from there.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -32,6 +33,8 @@ STORM_ROUNDS = 2
 STORM_SECONDS = 3.0
 ZOMBIE_SECONDS = 5.0
 READY_SECONDS = 40.0
+ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
+BY_POISON = "dead_letter.laid_aside"
 SEND_SECONDS = 20.0  # what cannot even be sent in this time was not
 
 # What a fault needs was itself away at the moment.
@@ -75,14 +78,12 @@ class Nemesis:
         field: Field,
         seed: int,
         *,
-        arm_seconds: float,
         away_seconds: float,
         long_away_seconds: float,
         clients: Sequence[str],
     ) -> None:
         self._field = field
         self._chance = random.Random(seed)
-        self._arm_seconds = arm_seconds
         self._away_seconds = away_seconds
         self._long_away_seconds = long_away_seconds
         self._clients = clients
@@ -105,22 +106,30 @@ class Nemesis:
                 beside.create_task(self._inflict(kind), name=kind)
 
     async def arm_failpoints(
-        self, quota: int, *, points: Sequence[str] = failpoints.POINTS, every: float | None = None
+        self, quota: int, *, points: Sequence[str] = failpoints.POINTS, pause: float
     ) -> None:
-        """Arm one failpoint after another, until each has crashed so often; for ever.
+        """Arm the failpoints in turn, until each has crashed so often; for ever.
+
+        One is armed at a time, and for five seconds at most: if they piled up, a process that
+        comes back would die at its first request, again and again. What only poison reaches stays
+        armed beside it.
 
         Args:
-            every: Seconds between two of them; by default what the run's size says.
+            pause: Seconds between a crash and the next arming.
         """
         armed = self._field.folder / "armed"
-        while True:
-            crashes = self.crashes()
-            standing = {path.name for path in armed.iterdir()}
-            order = sorted(points, key=lambda p: (crashes[p], self._chance.random()))
-            # What is rarely reached stays armed and must not keep the others from their turn.
-            for point in [p for p in order if p not in standing and crashes[p] < quota][:1]:
+        for point in itertools.cycle(self._shuffled([p for p in points if p != BY_POISON])):
+            before = self.crashes()
+            if BY_POISON in points and before[BY_POISON] < quota:
+                (armed / BY_POISON).touch()
+            if before[point] < quota:
                 (armed / point).touch()
-            await asyncio.sleep(every or self._arm_seconds)
+                give_up_at = time.monotonic() + ARMED_SECONDS
+                while self.crashes()[point] == before[point] and time.monotonic() < give_up_at:
+                    await asyncio.sleep(0.1)
+                (armed / point).unlink(missing_ok=True)
+            # Also where nothing was armed: the turn may come round at once.
+            await asyncio.sleep(pause if before[point] < quota else 0.05)
 
     def crashes(self) -> Counter[str]:
         """How often each failpoint has killed."""
