@@ -88,6 +88,8 @@ class Nemesis:
         self._long_away_seconds = long_away_seconds
         self._clients = clients
         self._broker = asyncio.Lock()
+        self._there = asyncio.Event()  # any broker at all
+        self._there.set()
         self._paused: set[str] = set()
         self.faults: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -275,13 +277,15 @@ class Nemesis:
         return True
 
     async def _send_again(self, *, shuffled: bool) -> bool:
-        async with self._broker, asyncio.timeout(SEND_SECONDS):
+        await self._there.wait()
+        async with asyncio.timeout(SEND_SECONDS):
             return bool(
                 await injected.send_again(self._field.suite.kafka, self._chance, shuffled=shuffled)
             )
 
     async def _poison(self) -> bool:
-        async with self._broker, asyncio.timeout(SEND_SECONDS):
+        await self._there.wait()
+        async with asyncio.timeout(SEND_SECONDS):
             kafka = self._field.suite.kafka
             return bool(await injected.send_poison(kafka, self._chance, self._clients))
 
@@ -291,6 +295,7 @@ class Nemesis:
         async with self._broker:
             for node in field.kafka.nodes:
                 field.suite.supervisor.let_go(f"kafka-{node.number}")
+            self._there.clear()
             began = time.time()
             for node in field.kafka.nodes:
                 if node.is_running():
@@ -304,6 +309,7 @@ class Nemesis:
                 field.suite.supervisor.watch(f"kafka-{node.number}", node)
             await self._until_brokers(limit=READY_SECONDS)
             self.outages.append(Outage("kafka", began, time.time()))
+            self._there.set()
         return True
 
     async def _zombie(self) -> bool:
