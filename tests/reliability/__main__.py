@@ -97,17 +97,17 @@ AT_REPLAY = ("dead_letter.replayed",)
 AT_WORK = tuple(p for p in POINTS if not p.startswith("sending.") and p not in AT_REPLAY)
 
 
-async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
+async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
     """One run, from an empty suite to the report."""
     say = _Narrator()
     folder = (DATA / "journals").absolute()
     async with Field.open(folder, seed) as field:
         say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
-        for name in ("0", "1"):
+        for number in ("0", "1"):
             process = field.writer_process(
-                name, pause=size.pause, deals=size.deals, clients=size.clients
+                number, pause=size.pause, deals=size.deals, clients=size.clients
             )
-            field.start(f"writer-{name}", process)
+            field.start(f"writer-{number}", process)
         field.start("claimant", field.claimant_process())
         clients = await _first_clients(field)
         nemesis = Nemesis(
@@ -126,8 +126,8 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
             async with beside(arming, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks)
-                for name in ("writer-0", "writer-1"):
-                    await asyncio.to_thread(field.end, name)
+                for writer in ("writer-0", "writer-1"):
+                    await asyncio.to_thread(field.end, writer)
             say("twelve days pass under faults: offers lapse, reminders go out, clients age")
             arming = nemesis.arm_failpoints(size.crashes, points=AT_TIMES, pause=size.arm_pause)
             async with beside(arming, name="failpoints"):
@@ -153,6 +153,7 @@ async def run(size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
         crashes = nemesis.crashes()
         latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
         told = {
+            "size": name,
             "seed": seed,
             "seconds": round(time.monotonic() - say.began),
             "events": witness.events,
@@ -218,7 +219,8 @@ def main() -> int:
     if arguments.seconds:
         size = replace(size, seconds=arguments.seconds)
     with suppress(KeyboardInterrupt):
-        told = asyncio.run(run(size, arguments.seed, with_controls=not arguments.without_controls))
+        with_controls = not arguments.without_controls
+        told = asyncio.run(run(arguments.size, size, arguments.seed, with_controls=with_controls))
         report.write(DATA / "report.json", told)
         print(report.table(told))
         wrong = report.failures(told, events=size.events, faults=size.faults)

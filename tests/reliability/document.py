@@ -9,12 +9,12 @@ from tests.reliability import report
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENT = DOCS / "reliability.md"
-REPORT = DOCS / "chaos-long.json"
-BEGIN, END = "<!-- from docs/chaos-long.json -->\n", "<!-- end -->\n"
+REPORT = DOCS / "chaos.json"
+BEGIN, END = "<!-- from docs/chaos.json -->\n", "<!-- end -->\n"
 
 
 def committed() -> dict[str, Any]:
-    """The report of the long run."""
+    """The report that was committed last."""
     told: dict[str, Any] = orjson.loads(REPORT.read_bytes())
     return told
 
