@@ -81,14 +81,14 @@ def decode_headers(headers: Headers) -> Envelope:
     try:
         key = found.get("ce_partitionkey") or found.get("ce_subject") or b""
         return Envelope(
-            id=quick(found["ce_id"].decode()),
-            source=found["ce_source"].decode(),
-            type=found["ce_type"].decode(),
-            time=_instant(found["ce_time"].decode()),
-            key=key.decode(),
-            correlation_id=_optional(found, "ce_correlationid"),
-            causation_id=quick(c.decode()) if (c := found.get("ce_causationid")) else None,
-            traceparent=_optional(found, "ce_traceparent"),
+            quick(found["ce_id"].decode()),
+            found["ce_source"].decode(),
+            found["ce_type"].decode(),
+            _instant(found["ce_time"].decode()),
+            key.decode(),
+            _optional(found, "ce_correlationid"),
+            quick(c.decode()) if (c := found.get("ce_causationid")) else None,
+            _optional(found, "ce_traceparent"),
         )
     except (KeyError, ValueError) as error:
         raise NotAnEvent(f"not a CloudEvent in binary mode: {error!r}") from error

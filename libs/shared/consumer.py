@@ -176,8 +176,5 @@ class Consumer:
 
 
 def _next_offsets(records: Iterable[Record]) -> dict[Partition, int]:
-    offsets: dict[Partition, int] = {}
-    for record in records:
-        at = (record.topic, record.partition)
-        offsets[at] = max(offsets.get(at, 0), record.offset + 1)
-    return offsets
+    """Behind the last record of each partition; a partition's records are in their order."""
+    return {(record.topic, record.partition): record.offset + 1 for record in records}

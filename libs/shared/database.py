@@ -233,16 +233,19 @@ class Database:
         self.wake.ring()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, is_known_to_write: bool = False) -> AsyncIterator[Connection]:
         """A bare asyncpg connection in one transaction; commits when the block ends.
 
         Only a transaction that wrote something rings the bells: a loop that looks for work in
         here and finds none must not wake itself up again.
+
+        Args:
+            is_known_to_write: Spares asking the database whether it wrote, which is a round trip.
         """
         async with self.pool.acquire() as connection, connection.transaction():
             yield connection
             failpoints.reach("transaction.done")
-            wrote = await connection.fetchval(_HAS_WRITTEN)
+            wrote = is_known_to_write or await connection.fetchval(_HAS_WRITTEN)
         failpoints.reach("transaction.committed")
         if wrote:
             self.wake.ring()

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from libs.shared.context import Context, current
-from libs.shared.ids import new_id
+from libs.shared.ids import Id, new_quick_id
 
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
 Version = Annotated[int, Field(ge=1, description="of the aggregate, grows by one with each change")]
@@ -74,7 +74,7 @@ class Event(BaseModel):
         try:
             known: UUID = object.__getattribute__(self, "_id")
         except AttributeError:
-            known = new_id()
+            known = new_quick_id()
             object.__setattr__(self, "_id", known)
         return known
 
@@ -127,7 +127,7 @@ class ClientCard(BaseModel):
     full_name: str
     short_name: str | None = None
     status: str  # lead, active, paused, former
-    owner_id: UUID | None = None  # the responsible manager
+    owner_id: Id | None = None  # the responsible manager
     phones: list[str] = []  # E.164, the primary one first
     email: str | None = None
     messengers: dict[str, str] = {}  # telegram, whatsapp ... -> profile
@@ -139,7 +139,7 @@ class ClientCard(BaseModel):
 class ClientCreated(Event, name="client.created", topic="clients", key="client_id"):
     """A client card was made."""
 
-    client_id: UUID
+    client_id: Id
     version: Version
     card: ClientCard
 
@@ -147,7 +147,7 @@ class ClientCreated(Event, name="client.created", topic="clients", key="client_i
 class ClientChanged(Event, name="client.changed", topic="clients", key="client_id"):
     """A client card changed; carries the whole card as it is now."""
 
-    client_id: UUID
+    client_id: Id
     version: Version
     card: ClientCard
     changed: list[str]  # names of the changed members of the card
@@ -156,7 +156,7 @@ class ClientChanged(Event, name="client.changed", topic="clients", key="client_i
 class ClientArchived(Event, name="client.archived", topic="clients", key="client_id"):
     """A client card was put away; everything is kept and it can be restored."""
 
-    client_id: UUID
+    client_id: Id
     version: Version
     reason: str
 
@@ -164,7 +164,7 @@ class ClientArchived(Event, name="client.archived", topic="clients", key="client
 class ClientRestored(Event, name="client.restored", topic="clients", key="client_id"):
     """An archived client card is in use again."""
 
-    client_id: UUID
+    client_id: Id
     version: Version
 
 
@@ -176,11 +176,11 @@ class InteractionRecorded(
 ):
     """Something happened between a client and the company."""
 
-    interaction_id: UUID
-    client_id: UUID
+    interaction_id: Id
+    client_id: Id
     kind: str  # call, meeting, message, letter, visit, complaint, note
     direction: str  # incoming, outgoing, none
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
     happened_at: AwareDatetime
     topic_text: str = ""
 
@@ -188,11 +188,11 @@ class InteractionRecorded(
 class InteractionPlanned(Event, name="interaction.planned", topic="interactions", key="client_id"):
     """A meeting or call was planned."""
 
-    interaction_id: UUID
-    client_id: UUID
+    interaction_id: Id
+    client_id: Id
     version: Version
     kind: str
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
     starts_at: AwareDatetime
     topic_text: str = ""
 
@@ -200,11 +200,11 @@ class InteractionPlanned(Event, name="interaction.planned", topic="interactions"
 class InteractionMoved(Event, name="interaction.moved", topic="interactions", key="client_id"):
     """A planned meeting or call got another time."""
 
-    interaction_id: UUID
-    client_id: UUID
+    interaction_id: Id
+    client_id: Id
     version: Version
     kind: str
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
     previous_starts_at: AwareDatetime
     starts_at: AwareDatetime
     topic_text: str = ""
@@ -216,8 +216,8 @@ class InteractionCancelled(
 ):
     """A planned meeting or call will not happen."""
 
-    interaction_id: UUID
-    client_id: UUID
+    interaction_id: Id
+    client_id: Id
     version: Version
     reason: str
 
@@ -225,11 +225,11 @@ class InteractionCancelled(
 class InteractionHeld(Event, name="interaction.held", topic="interactions", key="client_id"):
     """A planned meeting or call took place."""
 
-    interaction_id: UUID
-    client_id: UUID
+    interaction_id: Id
+    client_id: Id
     version: Version
     kind: str
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
     held_at: AwareDatetime
     outcome: str = ""
 
@@ -240,51 +240,51 @@ class InteractionHeld(Event, name="interaction.held", topic="interactions", key=
 class DealOpened(Event, name="deal.opened", topic="deals", key="client_id"):
     """A deal began."""
 
-    deal_id: UUID
-    client_id: UUID
+    deal_id: Id
+    client_id: Id
     pipeline: str
     stage: str
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
 
 
 class DealStageChanged(Event, name="deal.stage_changed", topic="deals", key="client_id"):
     """A deal moved in its pipeline."""
 
-    deal_id: UUID
-    client_id: UUID
+    deal_id: Id
+    client_id: Id
     pipeline: str
     previous_stage: str
     stage: str
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
 
 
 class DealClosed(Event, name="deal.closed", topic="deals", key="client_id"):
     """A deal was won and its amount is final."""
 
-    deal_id: UUID
-    client_id: UUID
+    deal_id: Id
+    client_id: Id
     closed_at: AwareDatetime  # when the purchase was made; may lie before occurred_at
     amount_minor: NonNegativeInt  # in the currency's minor unit: 1999 is 19.99
     currency: Currency
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
 
 
 class DealLost(Event, name="deal.lost", topic="deals", key="client_id"):
     """A deal was closed without a purchase."""
 
-    deal_id: UUID
-    client_id: UUID
+    deal_id: Id
+    client_id: Id
     closed_at: AwareDatetime
     reason: str
-    manager_id: UUID | None = None
+    manager_id: Id | None = None
 
 
 class DealReversed(Event, name="deal.reversed", topic="deals", key="client_id"):
     """A purchase was returned, wholly or in part."""
 
-    reversal_id: UUID
-    deal_id: UUID
-    client_id: UUID
+    reversal_id: Id
+    deal_id: Id
+    client_id: Id
     reversed_at: AwareDatetime
     amount_minor: NonNegativeInt  # given back by this reversal, in the deal's currency
     currency: Currency
@@ -298,23 +298,23 @@ class DealReversed(Event, name="deal.reversed", topic="deals", key="client_id"):
 class LeadReceived(Event, name="lead.received", topic="leads", key="lead_id"):
     """Somebody asked for contact."""
 
-    lead_id: UUID
-    client_id: UUID
+    lead_id: Id
+    client_id: Id
     source: str  # the form, number or account it came by
     channel: str  # form, phone, messenger, email, visit, api
     is_returning: bool  # the client was known before
     city: str | None = None
     language: str | None = None
     product: str | None = None
-    owner_id: UUID | None = None  # the client's manager, if there is one
+    owner_id: Id | None = None  # the client's manager, if there is one
 
 
 class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
     """A lead was offered to one manager."""
 
-    lead_id: UUID
-    client_id: UUID
-    manager_id: UUID
+    lead_id: Id
+    client_id: Id
+    manager_id: Id
     epoch: PositiveInt  # 1 for the first offer; whatever carries a lower one is stale
     claim_until: AwareDatetime
     reason: str
@@ -323,27 +323,27 @@ class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
 class LeadClaimed(Event, name="lead.claimed", topic="leads", key="lead_id"):
     """The manager took the lead that was offered."""
 
-    lead_id: UUID
-    client_id: UUID
-    manager_id: UUID
+    lead_id: Id
+    client_id: Id
+    manager_id: Id
     epoch: PositiveInt
 
 
 class LeadUnclaimed(Event, name="lead.unclaimed", topic="leads", key="lead_id"):
     """A manager let the time to claim a lead pass."""
 
-    lead_id: UUID
-    client_id: UUID
-    manager_id: UUID  # who was offered it
+    lead_id: Id
+    client_id: Id
+    manager_id: Id  # who was offered it
     epoch: PositiveInt  # of the offer that lapsed
 
 
 class LeadReleased(Event, name="lead.released", topic="leads", key="lead_id"):
     """A manager gave a lead back."""
 
-    lead_id: UUID
-    client_id: UUID
-    manager_id: UUID
+    lead_id: Id
+    client_id: Id
+    manager_id: Id
     epoch: PositiveInt
     reason: str
 
@@ -351,8 +351,8 @@ class LeadReleased(Event, name="lead.released", topic="leads", key="lead_id"):
 class LeadEscalated(Event, name="lead.escalated", topic="leads", key="lead_id"):
     """Nobody is left to offer a lead to; it waits in the common queue."""
 
-    lead_id: UUID
-    client_id: UUID
+    lead_id: Id
+    client_id: Id
     epoch: NonNegativeInt  # of the last offer; 0 when it was never offered
     reason: str
 
@@ -373,7 +373,7 @@ class SegmentChanged(
     reads that once and goes on from `segments`.
     """
 
-    client_id: UUID
+    client_id: Id
     seq: PositiveInt  # 1, 2, 3 ... for each client, without gaps
     old_segment: str | None = None
     new_segment: str | None = None  # null: the client has no purchase left and so no segment
@@ -399,9 +399,9 @@ class RulesActivated(Event, name="rules.activated", topic="rules", key="rule_ver
 class ReminderScheduled(Event, name="reminder.scheduled", topic="messages", key="client_id"):
     """A reminder was planned for a meeting or call."""
 
-    reminder_id: UUID
-    client_id: UUID
-    interaction_id: UUID
+    reminder_id: Id
+    client_id: Id
+    interaction_id: Id
     interaction_version: Version
     stage: str
     channel: str
@@ -411,9 +411,9 @@ class ReminderScheduled(Event, name="reminder.scheduled", topic="messages", key=
 class ReminderCancelled(Event, name="reminder.cancelled", topic="messages", key="client_id"):
     """A planned reminder will not be sent: moved, cancelled, held."""
 
-    reminder_id: UUID
-    client_id: UUID
-    interaction_id: UUID
+    reminder_id: Id
+    client_id: Id
+    interaction_id: Id
     interaction_version: Version
     reason: str
 
@@ -421,21 +421,21 @@ class ReminderCancelled(Event, name="reminder.cancelled", topic="messages", key=
 class MessageSent(Event, name="message.sent", topic="messages", key="client_id"):
     """A provider took over a message."""
 
-    message_id: UUID
-    client_id: UUID
+    message_id: Id
+    client_id: Id
     channel: str  # email, second_channel
     template: str
-    interaction_id: UUID | None = None
+    interaction_id: Id | None = None
 
 
 class MessageFailed(Event, name="message.failed", topic="messages", key="client_id"):
     """A message could not be delivered and will not be tried again."""
 
-    message_id: UUID
-    client_id: UUID
+    message_id: Id
+    client_id: Id
     channel: str
     template: str
-    interaction_id: UUID | None = None
+    interaction_id: Id | None = None
     reason: str
 
 

@@ -9,7 +9,6 @@ behind it, all others go on.
 
 from collections import Counter as Counted
 from collections.abc import Awaitable, Callable, Sequence
-from uuid import UUID
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -29,9 +28,10 @@ HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
-_REMEMBER = """
+_REMEMBER = f"""
     INSERT INTO inbox (event_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
-    ON CONFLICT DO NOTHING RETURNING event_id
+    ON CONFLICT DO NOTHING
+    RETURNING event_id, EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES})
 """
 
 
@@ -81,15 +81,13 @@ class Inbox:
     async def _attempt(
         self, heard: Sequence[Heard], fence: Fence | None, *, carefully: bool
     ) -> None:
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(is_known_to_write=True) as tx:
             if fence is not None:
                 await fence(tx)
-            fresh = await self._only_new(heard, tx)
+            fresh, any_parked = await self._only_new(heard, tx)
             failpoints.reach("inbox.remembered")
-            parked = await dead_letters.parked(tx, {item.lane for item in fresh})
-            if parked:
-                await self._lay_behind([item for item in fresh if item.lane in parked], tx)
-                fresh = [item for item in fresh if item.lane not in parked]
+            if carefully or any_parked:
+                fresh = await self._without_parked(fresh, tx)
             if carefully:
                 await self._one_by_halves(fresh, tx)
             else:
@@ -101,13 +99,20 @@ class Inbox:
         for type_name, count in Counted(item.type_name for item in fresh).items():
             HEARD.labels(type_name).inc(count)
 
-    async def _only_new(self, heard: Sequence[Heard], tx: Connection) -> list[Heard]:
-        """Remember the events; those remembered before drop out. Unreadable ones have no id."""
-        unique: dict[UUID, Heard] = {}
-        for item in heard:
-            if item.envelope is not None:
-                unique.setdefault(item.envelope.id, item)
-        rows = await tx.fetch(_REMEMBER, sorted(unique)) if unique else []
+    async def _only_new(
+        self, heard: Sequence[Heard], tx: Connection
+    ) -> tuple[Sequence[Heard], bool]:
+        """Remember the events; those remembered before drop out. Unreadable ones have no id.
+
+        Returns:
+            The new ones, and whether any lane at all has an open dead letter.
+        """
+        # The first of those with the same id, because it is written last.
+        unique = {h.envelope.id: h for h in reversed(heard) if h.envelope is not None}
+        rows = await tx.fetch(_REMEMBER, list(unique)) if unique else []
+        any_parked = bool(rows and rows[0][1])
+        if len(rows) == len(heard):
+            return heard, any_parked
         new_ids = {row["event_id"] for row in rows}
         fresh = [
             item
@@ -116,7 +121,15 @@ class Inbox:
             or (item.envelope.id in new_ids and unique[item.envelope.id] is item)
         ]
         REPEATS.inc(len(heard) - len(fresh))
-        return fresh
+        return fresh, any_parked
+
+    async def _without_parked(self, fresh: Sequence[Heard], tx: Connection) -> Sequence[Heard]:
+        """What may go on; what belongs behind an open dead letter is laid there."""
+        parked = await dead_letters.parked(tx, {item.lane for item in fresh})
+        if not parked:
+            return fresh
+        await self._lay_behind([item for item in fresh if item.lane in parked], tx)
+        return [item for item in fresh if item.lane not in parked]
 
     async def _lay_behind(self, items: Sequence[Heard], tx: Connection) -> None:
         for item in items:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from libs.shared import dead_letters
-from libs.shared.cloudevents import Envelope, NotAnEvent, decode_headers, event_class
+from libs.shared.cloudevents import Envelope, NotAnEvent, decode_headers
 from libs.shared.context import Context
 from libs.shared.database import Connection
 from libs.shared.dead_letters import reason_of
@@ -63,6 +63,10 @@ class Dispatcher:
             if subscription.event_type in self._handlers:
                 raise TypeError(f"{subscription.event_type.event_name} has two handlers")
             self._handlers[subscription.event_type] = subscription.handler
+        # What `model_validate_json` calls in the end; half of its time went before that.
+        self._readers: dict[str, Callable[[bytes], Event]] = {
+            cls.wire_type(): cls.__pydantic_validator__.validate_json for cls in self._handlers
+        }
         self.prefix = prefix
 
     def topics(self) -> list[str]:
@@ -75,12 +79,12 @@ class Dispatcher:
             envelope = decode_headers(record.headers)
         except NotAnEvent as error:
             return Heard(record, None, None, str(error))
-        cls = event_class(envelope.type)
-        if cls is None or cls not in self._handlers or record.value is None:
+        read = self._readers.get(envelope.type)
+        if read is None or record.value is None:
             return None
         thread = Context(envelope.correlation_id, envelope.causation_id, envelope.traceparent)
         try:
-            event = cls.model_validate_json(record.value).received_as(envelope.id, thread)
+            event = read(record.value).received_as(envelope.id, thread)
         except ValueError as error:
             return Heard(record, envelope, None, reason_of(error))
         if event.key != envelope.key:
@@ -98,6 +102,8 @@ def in_rounds(heard: Sequence[Heard]) -> list[list[Heard]]:
     Returns:
         Rounds to be handled one after another, each of one type.
     """
+    if len({type(item.event) for item in heard}) == 1:  # as nearly always
+        return [list(heard)]
     rounds: list[list[Heard]] = []
     last_round_of_lane: dict[dead_letters.Lane, int] = {}
     open_round_of_type: dict[type[Event | None], int] = {}

@@ -42,8 +42,10 @@ def offsets_first() -> None:
 def no_inbox() -> None:
     """Nobody remembers what was applied."""
 
-    async def all_are_new(self: Inbox, heard: Sequence[Heard], tx: Connection) -> list[Heard]:
-        return list(heard)
+    async def all_are_new(
+        self: Inbox, heard: Sequence[Heard], tx: Connection
+    ) -> tuple[Sequence[Heard], bool]:
+        return heard, True
 
     Inbox._only_new = all_are_new  # type: ignore[method-assign]
 
@@ -136,7 +138,9 @@ def swallowed_commit() -> None:
     """A commit that fails is logged, and life goes on."""
 
     @asynccontextmanager
-    async def transaction(self: Database) -> AsyncIterator[Connection]:
+    async def transaction(
+        self: Database, *, is_known_to_write: bool = False
+    ) -> AsyncIterator[Connection]:
         async with self.pool.acquire() as connection:
             ours = connection.transaction()
             await ours.start()
