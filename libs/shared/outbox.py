@@ -10,6 +10,7 @@ late is simply still there.
 
 import zlib
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,6 +35,9 @@ COLUMNS = (
     "causation_id",
     "traceparent",
 )
+
+Row: TypeAlias = tuple[object, ...]
+"""Values of `COLUMNS`."""
 
 _INSERT_ONE = text(
     f"INSERT INTO outbox ({', '.join(COLUMNS)})"
@@ -63,14 +67,18 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> None:
 
     The transaction must have locked or inserted the aggregates already.
     """
-    if not events:
-        return
-    await append(connection, "outbox", COLUMNS, [row_of(event) for event in events])
+    if events:
+        await add_rows(connection, [row_of(event) for event in events])
+
+
+async def add_rows(connection: Connection, rows: Sequence[Row]) -> None:
+    """`add_all` for events whose rows were made elsewhere."""
+    await append(connection, "outbox", COLUMNS, rows)
     failpoints.reach("outbox.added")
 
 
-def row_of(event: Event) -> tuple[object, ...]:
-    """The outbox row of an event: its values of `COLUMNS`."""
+def row_of(event: Event) -> Row:
+    """The outbox row of an event."""
     key = event.key
     thread = event.thread or context.current()
     return (

@@ -32,7 +32,7 @@ async def age_due_clients(tx: Connection, now: datetime) -> int:
     moves: list[tuple[Change, Event | None]] = []
     for standing in standings.values():
         moves += [(change, None) for change in standing.age(rules.day_of(now), rules)]
-    await store(tx, list(standings.values()), rules)
+    await store(tx, standings.values(), rules)
     await say(tx, moves)
     return len(due)
 

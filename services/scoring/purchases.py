@@ -49,7 +49,7 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
     rules = await rules_in_force(tx)
     values = [rules.value_minor(deal.amount_minor, deal.currency) for deal in deals]
     days = [rules.day_of(deal.closed_at) for deal in deals]
-    standings = await load(tx, (deal.client_id for deal in deals), rules)
+    standings = await load(tx, [deal.client_id for deal in deals], rules)
     added = await tx.fetch(
         _ADD,
         [deal.deal_id for deal in deals],
@@ -65,13 +65,9 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
         if deal.deal_id not in new:
             continue
         new.remove(deal.deal_id)  # the same deal again in this batch counts once
-        moves += [
-            (change, deal)
-            for change in standings[deal.client_id].buy(
-                day, value, at=deal.occurred_at, rules=rules
-            )
-        ]
-    await store(tx, [s for s in standings.values() if s.rule_version], rules)
+        for change in standings[deal.client_id].buy(day, value, at=deal.occurred_at, rules=rules):
+            moves.append((change, deal))  # noqa: PERF401  # thousands of lists less
+    await store(tx, standings.values(), rules)
     await say(tx, moves)
 
 
@@ -104,7 +100,7 @@ async def score_reversed_deals(reversals: Sequence[DealReversed], tx: Connection
         "UPDATE purchases SET returned_minor = $2, is_returned = $3 WHERE deal_id = $1",
         [(p.deal_id, p.returned_minor, p.is_returned) for p in purchases.values()],
     )
-    await store(tx, list(standings.values()), rules)
+    await store(tx, standings.values(), rules)
     await say(tx, moves)
 
 

@@ -16,7 +16,7 @@ from libs.shared.events import Event
 from libs.shared.timers import Timer, due_column
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import load, say, store
+from services.scoring.score_keeping import add_ratings, load, say, store
 from services.scoring.standing import Change, Standing
 
 BATCH = 2000
@@ -63,7 +63,7 @@ async def apply_new_rules(tx: Connection, now: datetime) -> int:
     moves: list[tuple[Change, Event | None]] = []
     for standing in standings.values():
         moves += [(change, None) for change in standing.apply_rules(rules, at=now)]
-    await store(tx, list(standings.values()), rules)
+    await store(tx, standings.values(), rules)
     await say(tx, moves)
     return len(outdated)
 
@@ -123,6 +123,7 @@ async def _next_clients(tx: Connection, after: UUID | None) -> list[UUID]:
 
 async def _compare(tx: Connection, clients: Sequence[UUID], rules: Rules, now: datetime) -> int:
     standings = await load(tx, clients, rules)
+    await add_ratings(tx, standings)
     moves: list[tuple[Change, Event | None]] = []
     wrong = []
     outdated = []

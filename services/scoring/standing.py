@@ -8,6 +8,7 @@ far the clock jumped. What a full rescoring computes from the bare purchases is 
 
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from services.scoring.rfm import Figures, Scores
@@ -22,8 +23,7 @@ class Day:
     value_minor: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A move from one segment to another; `seq` counts a client's moves without gaps."""
 
     client_id: UUID
@@ -44,6 +44,7 @@ class Standing:
     Attributes:
         days: Days with a purchase that was not wholly returned, over all time.
         due_on: First day on which the scores may change by age alone; None: never.
+        is_settled: Was scored since it was loaded.
     """
 
     client_id: UUID
@@ -56,6 +57,7 @@ class Standing:
     as_of: date = date.min
     due_on: date | None = None
     rule_version: int = 0
+    is_settled: bool = False
 
     def buy(self, day: date, value_minor: int, *, at: datetime, rules: Rules) -> list[Change]:
         """Add a purchase heard at an instant; the moves that follow, ageing first."""
@@ -123,6 +125,7 @@ class Standing:
 
     def _score(self, rules: Rules) -> None:
         self.rule_version = rules.version
+        self.is_settled = True
         if not self.days:
             self.last_day = self.figures = self.scores = self.segment = self.due_on = None
             return
