@@ -11,6 +11,7 @@ from datetime import date
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
+import orjson
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -68,6 +69,10 @@ class Event(BaseModel):
         cls._wire_type = f"baza.{name}.v{version}"
         Event.registry[name, version] = cls
 
+    def data(self) -> bytes:
+        """The event's JSON as it travels: what pydantic would make, in a third of the time."""
+        return orjson.dumps(self.__dict__, default=_in_json, option=orjson.OPT_UTC_Z)
+
     @property
     def event_id(self) -> UUID:
         """What subscribers recognise a repeat by. Not part of the data: it travels as `ce_id`."""
@@ -98,8 +103,11 @@ class Event(BaseModel):
     @property
     def thread(self) -> Context | None:
         """Correlation, causation and trace that this event travels with; None: the context's."""
-        thread: Context | None = getattr(self, "_thread", None)
-        return thread
+        try:  # not getattr(): pydantic would look for the missing slot in all its own places
+            known: Context | None = object.__getattribute__(self, "_thread")
+        except AttributeError:
+            known = None
+        return known
 
     def received_as(self, event_id: UUID, thread: Context) -> Self:
         """This event with the id and thread it came with."""
@@ -113,6 +121,10 @@ class Event(BaseModel):
         thread = Context(before.correlation_id, cause.event_id, before.traceparent)
         object.__setattr__(self, "_thread", thread)
         return self
+
+
+def _in_json(value: object) -> object:
+    return value.__dict__ if isinstance(value, BaseModel) else str(value)
 
 
 # contacts: client cards ------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def row_of(event: Event) -> Row:
         key,
         event.wire_type(),
         event.occurred_at,
-        event.__pydantic_serializer__.to_json(event),
+        event.data(),
         thread.correlation_id,
         thread.causation_id,
         thread.traceparent,

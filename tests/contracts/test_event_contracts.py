@@ -177,13 +177,23 @@ def test_a_reader_passes_over_members_that_it_does_not_know(event: type[Event]) 
     assert read.key == str(sample[event.key_field])
 
 
-def _sample(event: type[Event]) -> dict[str, Any]:
-    """A smallest valid event, made from its own schema."""
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "smallest"])
+@pytest.mark.parametrize("event", all_events(), ids=lambda e: e.wire_type())
+def test_an_event_travels_as_pydantic_would_write_it(event: type[Event], whole: bool) -> None:
+    sample = _sample(event, whole=whole)
+    for moment in ("2026-03-02T12:00:00Z", "2026-03-02T12:00:00.000120+03:00"):
+        sample["occurred_at"] = moment
+        for made in (event.model_validate(sample), event.model_validate_json(json.dumps(sample))):
+            assert made.data() == made.model_dump_json().encode()
+
+
+def _sample(event: type[Event], *, whole: bool = False) -> dict[str, Any]:
+    """A valid event, the smallest or one with every field, made from its own schema."""
     schema = reader_schema(event)
     return {
         name: _value(part, schema.get("$defs", {}))
         for name, part in schema["properties"].items()
-        if name in schema["required"]
+        if whole or name in schema["required"]
     }
 
 
