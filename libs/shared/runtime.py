@@ -37,6 +37,7 @@ from libs.shared.watchdog import Watchdog
 log = structlog.get_logger()
 
 TOPIC_RETRY_SECONDS = 1.0
+REPLAY_SECONDS = 0.1
 NEED_TOPICS = frozenset({"relay", "consumer"})
 STOP_SECONDS = 28.0  # supervisors kill after 30
 PURGE_SECONDS = 600.0
@@ -245,7 +246,8 @@ async def _replay_for_ever(
         except Exception as error:
             if not is_transient(error):
                 raise
-        await bell.wait(1.0)
+        if await bell.wait(1.0):
+            await asyncio.sleep(REPLAY_SECONDS)  # one look for many commits
 
 
 async def _purge_for_ever(database: Database, settings: ServiceSettings) -> None:

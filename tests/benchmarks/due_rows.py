@@ -1,7 +1,9 @@
 """A table of due rows, as routing has them, and the timer that lets them lapse."""
 
+import asyncio
 import time
 from datetime import datetime
+from typing import Any
 
 from libs.shared import outbox
 from libs.shared.database import Connection
@@ -63,7 +65,7 @@ class Watched:
     def __init__(self) -> None:
         self.fired: list[tuple[int, float]] = []
         self.is_idle = False
-        self._uncommitted = 0
+        self._uncommitted: dict[asyncio.Task[Any] | None, int] = {}  # by the loop's lane
         self._look = due_column("windows")
         self.timer = Timer("bench", self._next_due, self._fire)
 
@@ -72,11 +74,10 @@ class Watched:
         return sum(rows for rows, _ in self.fired)
 
     async def _next_due(self, connection: Connection) -> datetime | None:
-        if self._uncommitted:
-            self.fired.append((self._uncommitted, time.time()))
-            self._uncommitted = 0
+        if rows := self._uncommitted.pop(asyncio.current_task(), 0):
+            self.fired.append((rows, time.time()))
         return None if self.is_idle else await self._look(connection)
 
     async def _fire(self, tx: Connection, now: datetime) -> int:
-        self._uncommitted = await lapse(tx, now)
-        return self._uncommitted
+        rows = self._uncommitted[asyncio.current_task()] = await lapse(tx, now)
+        return rows
