@@ -12,12 +12,19 @@ from libs.shared.runtime import Worker, run_worker
 from libs.shared.settings import ServiceSettings
 from libs.shared.subscriptions import on
 from libs.shared.timers import Timer, due_column
+from tests.shared.streams import keep
 
 LONG_WORK_SECONDS = 7
 
 
 async def hangs(_events: Sequence[LeadClaimed], _tx: Connection) -> None:
     """Waits for what never comes."""
+    await asyncio.Event().wait()
+
+
+async def keeps_and_hangs(events: Sequence[LeadClaimed], tx: Connection) -> None:
+    """Does its work and never says that it is done."""
+    await keep()(events, tx)
     await asyncio.Event().wait()
 
 
@@ -41,7 +48,9 @@ async def never_fires(_tx: Connection, _now: datetime) -> int:
     return 0
 
 
-HANDLERS = {handler.__name__: handler for handler in (hangs, blocks, works_long, listens)}
+HANDLERS = {
+    handler.__name__: handler for handler in (hangs, keeps_and_hangs, blocks, works_long, listens)
+}
 
 if __name__ == "__main__":
     what = sys.argv[1]
