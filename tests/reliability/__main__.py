@@ -126,6 +126,7 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
             async with beside(arming, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks)
+                await nemesis.until_crashed(AT_WORK, limit=60)
                 for writer in ("writer-0", "writer-1"):
                     await asyncio.to_thread(field.end, writer)
             say("twelve days pass under faults: offers lapse, reminders go out, clients age")

@@ -7,7 +7,6 @@ a stall is counted from there.
 
 import asyncio
 import contextlib
-import itertools
 import os
 import random
 import signal
@@ -120,18 +119,31 @@ class Nemesis:
             pause: Seconds between a crash and the next arming.
         """
         armed = self._field.folder / "armed"
-        for point in itertools.cycle(self._shuffled([p for p in points if p != BY_POISON])):
-            before = self.crashes()
-            if BY_POISON in points and before[BY_POISON] < quota:
+        turns: Counter[str] = Counter()
+        while True:
+            crashes = self.crashes()
+            if BY_POISON in points and crashes[BY_POISON] < quota:
                 (armed / BY_POISON).touch()
-            if before[point] < quota:
-                (armed / point).touch()
-                give_up_at = time.monotonic() + ARMED_SECONDS
-                while self.crashes()[point] == before[point] and time.monotonic() < give_up_at:
-                    await asyncio.sleep(0.1)
-                (armed / point).unlink(missing_ok=True)
-            # Also where nothing was armed: the turn may come round at once.
-            await asyncio.sleep(pause if before[point] < quota else 0.05)
+            due = [p for p in points if p != BY_POISON and crashes[p] < quota]
+            if due:
+                point = min(due, key=lambda p: (crashes[p], turns[p], self._chance.random()))
+                turns[point] += 1
+                await self._crash_at(point)
+            await asyncio.sleep(pause)
+
+    async def _crash_at(self, point: str) -> None:
+        file = self._field.folder / "armed" / point
+        file.touch()
+        give_up_at = time.monotonic() + ARMED_SECONDS
+        while file.exists() and time.monotonic() < give_up_at:
+            await asyncio.sleep(0.1)
+        file.unlink(missing_ok=True)
+
+    async def until_crashed(self, points: Sequence[str], *, limit: float) -> None:
+        """Wait until each of the points has crashed, at most so many seconds."""
+        give_up_at = time.monotonic() + limit
+        while any(not self.crashes()[p] for p in points) and time.monotonic() < give_up_at:
+            await asyncio.sleep(0.3)
 
     def crashes(self) -> Counter[str]:
         """How often each failpoint has killed."""
@@ -221,8 +233,10 @@ class Nemesis:
             node = self._chance.choice(self._field.kafka.nodes)
             if not node.is_running():
                 return False
+            began = time.time()
             await asyncio.to_thread(node.kill)
             await self._until_brokers(limit=READY_SECONDS)
+            self.outages.append(Outage("broker", began, time.time()))
         return True
 
     async def _until_brokers(self, limit: float) -> None:

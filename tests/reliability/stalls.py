@@ -1,9 +1,9 @@
 """How long an event had to wait: from its saying to its application by the ledger.
 
 The longest latency is that, as it is. The longest stall is what the promise is about: the time that
-an event waited although everybody it needed was there. Left out are the times in which all brokers
-or PostgreSQL were away or a process was stopped in its tracks, in which the worker that sends the
-event was not there, and in which no ledger was.
+an event waited although everybody it needed was there. Left out are the times in which a broker or
+PostgreSQL was away or a process was stopped in its tracks, in which the worker that sends the event
+was not there, and in which no ledger was.
 """
 
 from bisect import bisect_right
