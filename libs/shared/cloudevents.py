@@ -6,7 +6,7 @@ tombstone of a compacted topic) has its place.
 Source: CloudEvents Kafka Protocol Binding 1.0.2, section 3.2; Distributed Tracing extension.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -42,21 +42,35 @@ class NotAnEvent(ValueError):
 
 def encode_headers(envelope: Envelope) -> list[tuple[str, bytes]]:
     """The Kafka headers of an event."""
-    key = envelope.key.encode()
-    time = envelope.time if envelope.time.tzinfo is UTC else envelope.time.astimezone(UTC)
+    return headers_of(*envelope)
+
+
+def headers_of(
+    id_: UUID,
+    source: str,
+    type_: str,
+    time: datetime,
+    subject: str,
+    correlation_id: str | None,
+    causation_id: UUID | None,
+    traceparent: str | None,
+) -> list[tuple[str, bytes]]:
+    """`encode_headers` for who has the members of an `Envelope` and needs none."""
+    key = subject.encode()
+    instant = time if time.tzinfo is UTC else time.astimezone(UTC)
     headers = [
-        *_fixed(envelope.source, envelope.type),
-        ("ce_id", str(envelope.id).encode()),
-        ("ce_time", time.isoformat()[: -len("+00:00")].encode() + b"Z"),
+        *_fixed(source, type_),
+        ("ce_id", str(id_).encode()),
+        ("ce_time", instant.isoformat()[:-6].encode() + b"Z"),  # without its +00:00
         ("ce_subject", key),
         ("ce_partitionkey", key),
     ]
-    if envelope.correlation_id:
-        headers.append(("ce_correlationid", envelope.correlation_id.encode()))
-    if envelope.causation_id:
-        headers.append(("ce_causationid", str(envelope.causation_id).encode()))
-    if envelope.traceparent:
-        headers.append(("ce_traceparent", envelope.traceparent.encode()))
+    if correlation_id:
+        headers.append(("ce_correlationid", correlation_id.encode()))
+    if causation_id:
+        headers.append(("ce_causationid", str(causation_id).encode()))
+    if traceparent:
+        headers.append(("ce_traceparent", traceparent.encode()))
     return headers
 
 
@@ -78,25 +92,20 @@ def decode_headers(headers: Headers) -> Envelope:
         NotAnEvent: A required attribute is missing or malformed.
     """
     found = dict(headers)
+    get = found.get
     try:
-        key = found.get("ce_partitionkey") or found.get("ce_subject") or b""
         return Envelope(
             quick(found["ce_id"].decode()),
             found["ce_source"].decode(),
             found["ce_type"].decode(),
             _instant(found["ce_time"].decode()),
-            key.decode(),
-            _optional(found, "ce_correlationid"),
-            quick(c.decode()) if (c := found.get("ce_causationid")) else None,
-            _optional(found, "ce_traceparent"),
+            (get("ce_partitionkey") or get("ce_subject") or b"").decode(),
+            told.decode() if (told := get("ce_correlationid")) else None,
+            quick(cause.decode()) if (cause := get("ce_causationid")) else None,
+            trace.decode() if (trace := get("ce_traceparent")) else None,
         )
     except (KeyError, ValueError) as error:
         raise NotAnEvent(f"not a CloudEvent in binary mode: {error!r}") from error
-
-
-def _optional(found: Mapping[str, bytes], name: str) -> str | None:
-    value = found.get(name)
-    return value.decode() if value else None
 
 
 def _instant(text: str) -> datetime:

@@ -30,6 +30,9 @@ def quick(id_: UUID | str) -> UUID:
     Raises:
         ValueError: Not an id.
     """
+    if isinstance(id_, pgproto.UUID):
+        known: UUID = id_
+        return known
     made: UUID = pgproto.UUID(id_) if isinstance(id_, str) else pgproto.UUID(id_.bytes)
     return made
 

@@ -131,20 +131,15 @@ async def _packed(
     packed: dict[Partition, list[BatchBuilder]] = {}
     counts = {t: len(await producer.partitions_for(t)) for t in {r.topic for r in records}}
     now_ms = int(time.time() * 1000)
-    for record in records:
-        partition = hash_of_key(record.key) % counts[record.topic]
-        batches = packed.setdefault((record.topic, partition), [])
-        for _ in range(2):  # the second time into a new batch, where the last one is full
-            if batches and batches[-1].append(
-                timestamp=now_ms, key=record.key, value=record.value, headers=record.headers
-            ):
-                break
-            batches.append(producer.create_batch())
-        else:
-            if not batches[-1].append(
-                timestamp=now_ms, key=record.key, value=record.value, headers=record.headers
-            ):
-                raise MessageSizeTooLargeError(f"{record.topic}: a record is larger than a batch")
+    for topic, key, value, headers in records:
+        place = (topic, hash_of_key(key) % counts[topic])
+        batches = packed.get(place)
+        if batches is None:
+            batches = packed[place] = [producer.create_batch()]
+        if batches[-1].append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+            batches.append(producer.create_batch())  # that one is full
+            if batches[-1].append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+                raise MessageSizeTooLargeError(f"{topic}: a record is larger than a batch")
     return packed
 
 

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from libs.shared import failpoints, telemetry
 from libs.shared.background import to_its_end
-from libs.shared.cloudevents import Envelope, encode_headers
+from libs.shared.cloudevents import headers_of
 from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
 from libs.shared.kafka import BrokerError, Outgoing, Publisher
 from libs.shared.outbox import SHARDS
@@ -145,20 +145,20 @@ class Relay:
         return len(rows)
 
     def _outgoing(self, row: asyncpg.Record) -> list[Outgoing]:
-        headers = encode_headers(
-            Envelope(
-                id=row["event_id"],
-                source=self._source,
-                type=row["type"],
-                time=row["time"],
-                key=row["key"],
-                correlation_id=row["correlation_id"],
-                causation_id=row["causation_id"],
-                traceparent=row["traceparent"],
-            )
+        headers = headers_of(
+            row["event_id"],
+            self._source,
+            row["type"],
+            row["time"],
+            row["key"],
+            row["correlation_id"],
+            row["causation_id"],
+            row["traceparent"],
         )
         if row["extra"]:
             headers += [(name, value.encode()) for name, value in row["extra"].items()]
-        key = row["key"].encode()
-        topics = [row["topic"]] if row["also_topic"] is None else [row["topic"], row["also_topic"]]
-        return [Outgoing(self._prefix + topic, key, row["data"], headers) for topic in topics]
+        key, data, also = row["key"].encode(), row["data"], row["also_topic"]
+        outgoing = [Outgoing(self._prefix + row["topic"], key, data, headers)]
+        if also is not None:
+            outgoing.append(Outgoing(self._prefix + also, key, data, headers))
+        return outgoing
