@@ -25,7 +25,7 @@ from tests.benchmarks.floor import Floor
 from tests.benchmarks.servers import Servers
 
 EVENTS = 16_000  # in a round
-ROUNDS = 4
+ROUNDS = 3
 PREFIX = "pipeline."
 _BACKLOG = (ROUNDS + 2) * EVENTS  # a round may take a little more than its share
 _LONGEST_SECONDS = 60.0

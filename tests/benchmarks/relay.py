@@ -23,7 +23,7 @@ from tests.benchmarks.servers import Servers, new_database
 from tests.shared.streams import NOON
 
 ROWS = 20_000
-ROUNDS = 4
+ROUNDS = 3
 PREFIX = "relay."
 FLOOR_TOPIC = PREFIX + "floor"
 LONGEST_SECONDS = 60.0

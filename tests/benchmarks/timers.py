@@ -24,7 +24,7 @@ from tests.benchmarks.servers import Servers, new_database
 
 WAITING = 1_000_000
 ROWS = 20_000  # in a round
-ROUNDS = 4
+ROUNDS = 3
 _LONGEST_SECONDS = 60.0
 
 _FLOOR_TABLE = """
