@@ -34,6 +34,8 @@ ZOMBIE_SECONDS = 5.0
 READY_SECONDS = 40.0
 ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
 BY_POISON = "dead_letter.laid_aside"
+TRIES = 3  # what a fault needs may itself be away
+RETRY_SECONDS = 3.0
 SEND_SECONDS = 20.0  # what cannot even be sent in this time was not
 
 # What a fault needs was itself away at the moment.
@@ -50,13 +52,13 @@ DECK = {
     **{f"kill {name}": 1 for name in (*APIS, *WORKERS, *LEDGERS, *DRIVERS)},
     "postgres immediate restart": 1,
     "postgres kill": 1,
-    "backends terminated": 8,
+    "backends terminated": 10,
     "broker kill": 2,
     "leaders moved": 2,
     "pause": 2,
     "rebalance storm": 1,
-    "duplicates": 5,
-    "disorder": 5,
+    "duplicates": 6,
+    "disorder": 6,
     "poison": 3,
     "kafka away": 1,
     "zombie": 1,
@@ -180,12 +182,16 @@ class Nemesis:
         act = actions.get(kind) or (partial(self._kill, name) if verb == "kill" else None)
         if act is None:
             raise ValueError(kind)
-        try:
-            happened = await act()
-        except _AWAY as problem:
-            self.failed[f"{kind}: {type(problem).__name__}"] += 1
-            return
-        (self.faults if happened else self.failed)[kind] += 1
+        for _ in range(TRIES):
+            try:
+                happened = await act()
+            except _AWAY as problem:
+                self.failed[f"{kind}: {type(problem).__name__}"] += 1
+            else:
+                (self.faults if happened else self.failed)[kind] += 1
+                if happened:
+                    return
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _kill(self, name: str) -> bool:
         process = self._field.processes[name]
