@@ -22,7 +22,7 @@ from tests.benchmarks.floor import Floor
 from tests.benchmarks.servers import Servers, scoring_worker
 
 EVENTS = 16_000  # in a round
-ROUNDS = 3
+ROUNDS = 2
 PREFIX = "loop."
 _LONGEST_SECONDS = 60.0
 
