@@ -50,7 +50,7 @@ bench: $(INSTALLED) ## Measure, each figure beside its limit
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
 
-chaos: $(INSTALLED) ## Break everything for three minutes, and prove that nothing is lost or done twice
+chaos: $(INSTALLED) ## Break everything for some minutes, and prove that nothing is lost or done twice
 	@$(BIN)/python -m tests.reliability $(ARGS)
 
 chaos-long: $(INSTALLED) ## The same for an hour: a million events, a thousand faults
