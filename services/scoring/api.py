@@ -22,10 +22,11 @@ from libs.shared.http import (
     router,
     set_etag,
 )
-from services.scoring.models import Score, SegmentMove
+from services.scoring.models import RuleChange, Score, SegmentMove
 from services.scoring.priority_queue import QueueEntry, whom_to_call
 from services.scoring.rules import Rules
 from services.scoring.rules_api import CurrentRules, Reader
+from services.scoring.rules_in_force import change_under_way
 from services.scoring.segment_table import SegmentTable, segment_table
 
 routes = router(prefix="/v1", tags=["scoring"])
@@ -44,7 +45,8 @@ class ScoreView(BaseModel):
     Attributes:
         recency_days: Days since the last purchase, today.
         monetary_minor: Kept in the period, minor units of the reporting currency.
-        changes_at: When the scores may change by age alone.
+        rule_version: Under which the ratings and the segment hold.
+        changes_at: When the scores may change by age alone, at the earliest.
     """
 
     client_id: UUID
@@ -97,7 +99,7 @@ async def show_score(
     if score is None:
         raise ClientNotScored(client_id=str(client_id))
     set_etag(response, score.seq)
-    return _view(score, rules, now)
+    return _view(score, rules, now, await change_under_way(session))
 
 
 @routes.get(
@@ -147,10 +149,11 @@ async def list_scores(
     if after:
         query = query.where(Score.client_id > after[0])
     rows = (await session.scalars(query.order_by(Score.client_id).limit(limit + 1))).all()
+    change = await change_under_way(session)
     return page_of(
         rows,
         limit=limit,
-        view=lambda row: _view(row, rules, now),
+        view=lambda row: _view(row, rules, now, change),
         sort_values=lambda row: [row.client_id],
         filters=filters,
     )
@@ -168,7 +171,10 @@ async def show_queue(
     return await whom_to_call(session, rules, now=now, limit=limit, segment=segment)
 
 
-def _view(score: Score, rules: Rules, now: datetime) -> ScoreView:
+def _view(score: Score, rules: Rules, now: datetime, change: RuleChange | None) -> ScoreView:
+    is_rated = change is None or (
+        change.after_client_id is not None and score.client_id <= change.after_client_id
+    )
     rule = rules.rule_set.treatment().get(score.segment or "")
     return ScoreView(
         client_id=score.client_id,
@@ -183,7 +189,7 @@ def _view(score: Score, rules: Rules, now: datetime) -> ScoreView:
         frequency=score.frequency,
         monetary_minor=score.monetary_minor,
         currency=rules.rule_set.reporting_currency,
-        rule_version=score.rule_version,
+        rule_version=rules.version if is_rated else score.rule_version,
         as_of=score.as_of,
         changes_at=score.due_at,
     )

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, SmallInteger
+from sqlalchemy import ARRAY, BigInteger, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,8 +28,48 @@ class RuleSetVersion(Base):
     activated_by: Mapped[str | None]
 
 
+class RulePreview(Base):
+    """What a draft would have done at a moment; `cuts` are those it would have got."""
+
+    __tablename__ = "rule_previews"
+
+    preview_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    cuts: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    moves: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    made_at: Mapped[datetime] = mapped_column(Instant)
+    made_by: Mapped[str]
+
+
+class RuleChange(Base):
+    """The work that activating a version leaves: everybody is rated under it, in stretches.
+
+    Attributes:
+        counts_anew: Figures stored under the version before do not serve this one.
+        fence: Transactions that may still know the rules before.
+        after_client_id: Everybody up to and including this client has been rated.
+    """
+
+    __tablename__ = "rule_changes"
+
+    version: Mapped[int] = mapped_column(primary_key=True)
+    counts_anew: Mapped[bool]
+    state: Mapped[str]  # waiting, running, finished, superseded
+    due_at: Mapped[datetime | None] = mapped_column(Instant)
+    activated_at: Mapped[datetime] = mapped_column(Instant)
+    fence: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    after_client_id: Mapped[UUID | None]
+    checked: Mapped[int]
+    moved: Mapped[int]
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
 class Score(Base):
-    """A client's standing on the day `as_of`; still holds today unless `due_at` has passed."""
+    """A client's standing on the day `as_of`; still holds today unless `due_at` has passed.
+
+    `rule_version` is the one under which it was written last. Later versions that changed nothing
+    about it have not touched it.
+    """
 
     __tablename__ = "scores"
 
@@ -42,6 +82,8 @@ class Score(Base):
     last_day: Mapped[date | None]
     frequency: Mapped[int | None]
     monetary_minor: Mapped[int | None] = mapped_column(BigInteger)
+    oldest_day: Mapped[date | None]
+    monthly_run: Mapped[int | None] = mapped_column(SmallInteger)
     as_of: Mapped[date]
     rule_version: Mapped[int]
     due_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -2,15 +2,18 @@
 
 Three figures are taken over the rule set's period: whole days since the last purchase (over all
 time), days with a purchase, and money kept after returns. Each is rated 1 to 5 against four stored
-cuts, and the first segment whose ranges hold all three ratings is the client's. Cuts move only with
-a new rule version, so one client's purchase never changes another client's segment.
+cuts, and the first segment whose conditions hold all three ratings is the client's. Cuts move only
+with a new rule version, so one client's purchase never changes another client's segment. A segment
+may also ask for a run of months with a purchase each: who buys every month is a client of another
+kind than who bought as often in one week.
 
 Source: A. M. Hughes, Strategic Database Marketing (1994); segment ranges as in the R package `rfm`.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 
@@ -19,7 +22,8 @@ class Figures(NamedTuple):
 
     Attributes:
         recency_days: Whole days from the last purchase to the day of scoring; 0 is the same day.
-        frequency: Days with a purchase in the period; 0 when all purchases are older.
+        frequency: Days with a purchase in the period (or purchases, where the rule set counts
+            those); 0 when all are older.
         monetary_minor: Money kept in the period, minor units of the reporting currency. Negative
             when more was given back in the period than bought.
     """
@@ -70,34 +74,65 @@ class Cuts:
 
 
 class Ranges(NamedTuple):
-    """The ratings that a segment takes in, both ends included."""
+    """What a segment takes in: ratings, both ends included, and the least run of months."""
 
     segment: str
     recency: tuple[int, int]
     frequency: tuple[int, int]
     monetary: tuple[int, int]
+    monthly_run_from: int = 0
 
-    def holds(self, scores: Scores) -> bool:
+    def holds(self, scores: Scores, monthly_run: int = 0) -> bool:
         return (
             self.recency[0] <= scores.recency <= self.recency[1]
             and self.frequency[0] <= scores.frequency <= self.frequency[1]
             and self.monetary[0] <= scores.monetary <= self.monetary[1]
+            and monthly_run >= self.monthly_run_from
         )
 
 
-def segment_of(scores: Scores, ranges: Sequence[Ranges], otherwise: str) -> str:
-    """The first segment in list order that holds the ratings; `otherwise` when none does."""
-    return next((r.segment for r in ranges if r.holds(scores)), otherwise)
+EVERY_SCORES = tuple(Scores(r, f, m) for r in range(1, 6) for f in range(1, 6) for m in range(1, 6))
 
 
-def segment_map(ranges: Sequence[Ranges], otherwise: str) -> dict[Scores, str]:
-    """The segment of each of the 125 possible ratings."""
-    return {
-        scores: segment_of(scores, ranges, otherwise)
-        for scores in (
-            Scores(r, f, m) for r in range(1, 6) for f in range(1, 6) for m in range(1, 6)
-        )
-    }
+def segment_of(
+    scores: Scores, ranges: Sequence[Ranges], otherwise: str, monthly_run: int = 0
+) -> str:
+    """The first segment in list order whose conditions hold; `otherwise` when none does."""
+    return next((r.segment for r in ranges if r.holds(scores, monthly_run)), otherwise)
+
+
+def segment_map(
+    ranges: Sequence[Ranges], otherwise: str, monthly_run: int = 0
+) -> Mapping[Scores, str]:
+    """The segment of each of the 125 possible ratings, for a run of so many months."""
+    return {scores: segment_of(scores, ranges, otherwise, monthly_run) for scores in EVERY_SCORES}
+
+
+def month_of(day: date) -> int:
+    """Calendar months counted from year 0."""
+    return day.year * 12 + day.month - 1
+
+
+def monthly_run(days: Iterable[date], today: date) -> int:
+    """How many calendar months in a row, up to now, each had a purchase.
+
+    The current month may still be without one. A run has ended when the month before the current
+    one had none.
+    """
+    months = {month_of(day) for day in days}
+    last = max(months, default=None)
+    if last is None or last < month_of(today) - 1:
+        return 0
+    run = 1
+    while last - run in months:
+        run += 1
+    return run
+
+
+def run_ends_on(last_day: date) -> date:
+    """The day on which a run is over if nothing more is bought."""
+    month = month_of(last_day) + 2
+    return date(month // 12, month % 12 + 1, 1)
 
 
 def quintile_bounds(values: Sequence[float], step: float) -> tuple[float, ...]:

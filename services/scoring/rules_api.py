@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,6 +15,7 @@ from libs.shared.errors import NotFound
 from libs.shared.http import (
     Cursor,
     CursorText,
+    Db,
     Limit,
     Now,
     Page,
@@ -25,17 +26,18 @@ from libs.shared.http import (
     router,
 )
 from libs.shared.ids import new_id
-from services.scoring.models import Rescoring, RuleSetVersion
-from services.scoring.rules import CurrencyWithoutRate, Rules, RuleSet
-from services.scoring.rules_in_force import (
+from services.scoring.activation import (
     BaseIsEmpty,
+    PreviewNotFound,
     RuleSetNotDraft,
-    RuleSetNotFound,
     activate,
-    draft,
-    find,
-    prepared,
+    stored_cuts,
 )
+from services.scoring.models import Rescoring, RuleChange, RulePreview, RuleSetVersion
+from services.scoring.presets import PRESETS
+from services.scoring.preview import Moves, preview
+from services.scoring.rules import CurrencyWithoutRate, Rules, RuleSet
+from services.scoring.rules_in_force import RuleSetNotFound, draft, find, prepared
 
 routes = router(prefix="/v1", tags=["scoring"])
 
@@ -62,6 +64,77 @@ class RuleSetView(BaseModel):
     created_by: str
     activated_at: datetime | None
     activated_by: str | None
+
+
+class PresetNotFound(NotFound):
+    """There is no preset of this name."""
+
+    code = "preset-not-found"
+    ru = "Готового набора правил с таким именем нет."
+
+
+class PresetView(BaseModel):
+    """A ready-made rule set to begin from."""
+
+    name: str
+    rule_set: RuleSet
+
+
+class MovesView(BaseModel):
+    """Clients who would go from one segment to another (or stay, where both are the same).
+
+    Attributes:
+        monetary_minor: Kept in the draft's period, minor units of its reporting currency.
+        examples: The most valuable of those who would move.
+    """
+
+    old_segment: str | None
+    new_segment: str | None
+    clients: int
+    monetary_minor: int
+    examples: list[UUID]
+
+    @classmethod
+    def of(cls, moves: Moves) -> "MovesView":
+        return cls(
+            old_segment=moves.old_segment,
+            new_segment=moves.new_segment,
+            clients=moves.clients,
+            monetary_minor=moves.monetary_minor,
+            examples=[UUID(bytes=example.bytes) for example in moves.examples],
+        )
+
+
+class PreviewView(BaseModel):
+    """What activating a draft would have done at `made_at`.
+
+    Attributes:
+        cuts: What activation `as_previewed` will cut at.
+        moving: Clients who would get another segment.
+        matrix: Every pair of old and new segment that has clients, the largest first.
+    """
+
+    preview_id: UUID
+    version: int
+    made_at: datetime
+    made_by: str
+    currency: str
+    cuts: dict[str, list[float]]
+    clients: int
+    moving: int
+    matrix: list[MovesView]
+
+
+class RuleChangeView(BaseModel):
+    """How far the work is that activating a version left."""
+
+    version: int
+    state: str
+    counts_anew: bool
+    activated_at: datetime
+    checked: int
+    moved: int
+    finished_at: datetime | None
 
 
 class RescoringView(BaseModel):
@@ -117,6 +190,26 @@ async def draft_rule_set(
     return _rule_set_view(row)
 
 
+@routes.get("/rule-set-presets", summary="Ready-made rule sets to begin from")
+async def list_presets(_user: Reader) -> list[PresetView]:
+    return [PresetView(name=name, rule_set=rule_set) for name, rule_set in PRESETS.items()]
+
+
+@routes.post(
+    "/rule-set-presets/{name}/draft",
+    response_model=RuleSetView,
+    status_code=201,
+    responses=problems(PresetNotFound),
+    summary="Draft a ready-made rule set as it is",
+)
+async def draft_preset(
+    name: str, session: Session, user: Analyst, now: Now, response: Response
+) -> RuleSetView:
+    if name not in PRESETS:
+        raise PresetNotFound(known=sorted(PRESETS))
+    return await draft_rule_set(PRESETS[name], session, user, now, response)
+
+
 @routes.get(
     "/rule-sets/{version}",
     response_model=RuleSetView,
@@ -130,16 +223,90 @@ async def show_rule_set(
 
 
 @routes.post(
+    "/rule-sets/{version}/previews",
+    response_model=PreviewView,
+    status_code=201,
+    responses=problems(RuleSetNotFound, BaseIsEmpty, CurrencyWithoutRate),
+    summary="Who would move from where to where, were this version in force now",
+)
+async def preview_rule_set(
+    version: int,
+    session: Session,
+    database: Db,
+    user: Analyst,
+    _rules: CurrentRules,
+    now: Now,
+    response: Response,
+) -> PreviewView:
+    rule_set = RuleSet.model_validate((await _version(session, version)).body)
+    async with (
+        database.pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        found = await preview(connection, rule_set, now=now)
+    made = RulePreview(
+        preview_id=new_id(),
+        version=version,
+        cuts=stored_cuts(found.cuts),
+        moves=[MovesView.of(moves).model_dump(mode="json") for moves in found.moves],
+        made_at=now,
+        made_by=user.subject,
+    )
+    session.add(made)
+    await session.flush()
+    response.headers["Location"] = f"/v1/previews/{made.preview_id}"
+    return _preview_view(made, rule_set.reporting_currency)
+
+
+@routes.get(
+    "/previews/{preview_id}",
+    response_model=PreviewView,
+    responses=problems(PreviewNotFound),
+    summary="A preview that was made before",
+)
+async def show_preview(preview_id: UUID, session: Session, _user: Reader) -> PreviewView:
+    made = await session.get(RulePreview, preview_id)
+    if made is None:
+        raise PreviewNotFound(preview_id=str(preview_id))
+    rule_set = RuleSet.model_validate((await find(session, made.version)).body)
+    return _preview_view(made, rule_set.reporting_currency)
+
+
+@routes.post(
     "/rule-sets/{version}/activate",
     response_model=RuleSetView,
-    responses=problems(RuleSetNotFound, RuleSetNotDraft, BaseIsEmpty, CurrencyWithoutRate),
+    responses=problems(
+        RuleSetNotFound, RuleSetNotDraft, PreviewNotFound, BaseIsEmpty, CurrencyWithoutRate
+    ),
     summary="Put a draft in force; everybody is scored again beside the stream",
 )
 async def activate_rule_set(
-    version: int, session: Session, user: Analyst, _rules: CurrentRules, now: Now
+    version: int,
+    session: Session,
+    user: Analyst,
+    _rules: CurrentRules,
+    now: Now,
+    as_previewed: Annotated[
+        UUID | None, Query(description="Take the quintiles that this preview found.")
+    ] = None,
 ) -> RuleSetView:
     await _version(session, version)
-    return _rule_set_view(await activate(session, version, by=user.subject, now=now))
+    return _rule_set_view(
+        await activate(session, version, by=user.subject, now=now, as_previewed=as_previewed)
+    )
+
+
+@routes.get(
+    "/rule-sets/{version}/change",
+    response_model=RuleChangeView,
+    responses=problems(RuleSetNotFound),
+    summary="How far everybody is rated under an activated version",
+)
+async def show_rule_change(version: int, session: Session, _user: Reader) -> RuleChangeView:
+    change = await session.get(RuleChange, version) if 0 < version < 2**31 else None
+    if change is None:
+        raise RuleSetNotFound(version=version)
+    return RuleChangeView.model_validate(change, from_attributes=True)
 
 
 @routes.post(
@@ -184,6 +351,21 @@ async def _version(session: AsyncSession, version: int) -> RuleSetVersion:
     if not 0 < version < 2**31:
         raise RuleSetNotFound
     return await find(session, version)
+
+
+def _preview_view(made: RulePreview, currency: str) -> PreviewView:
+    matrix = [MovesView.model_validate(moves) for moves in made.moves]
+    return PreviewView(
+        preview_id=made.preview_id,
+        version=made.version,
+        made_at=made.made_at,
+        made_by=made.made_by,
+        currency=currency,
+        cuts=made.cuts,
+        clients=sum(moves.clients for moves in matrix),
+        moving=sum(m.clients for m in matrix if m.old_segment != m.new_segment),
+        matrix=matrix,
+    )
 
 
 def _rule_set_view(row: RuleSetVersion) -> RuleSetView:

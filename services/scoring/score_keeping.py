@@ -27,8 +27,8 @@ _LOCK = """
     FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE
 """
 _RATED = """
-    SELECT client_id, last_day, recency_score, frequency_score, monetary_score, frequency,
-        monetary_minor
+    SELECT client_id, last_day, oldest_day, monthly_run, recency_score, frequency_score,
+        monetary_score, frequency, monetary_minor
     FROM scores WHERE client_id = ANY($1::uuid[]) AND recency_score IS NOT NULL
 """
 
@@ -48,16 +48,17 @@ _DAYS_IN_ONE_CURRENCY = """
 # An UPDATE of the rows known to be there is no faster, and its plan may read the whole table.
 _STORE = """
     INSERT INTO scores (client_id, seq, segment, recency_score, frequency_score, monetary_score,
-        last_day, frequency, monetary_minor, as_of, due_at, rule_version)
-    SELECT *, $12::int FROM unnest($1::uuid[], $2::int[], $3::text[], $4::smallint[],
+        last_day, frequency, monetary_minor, as_of, due_at, oldest_day, monthly_run, rule_version)
+    SELECT *, $14::int FROM unnest($1::uuid[], $2::int[], $3::text[], $4::smallint[],
         $5::smallint[], $6::smallint[], $7::date[], $8::int[], $9::bigint[], $10::date[],
-        $11::timestamptz[])
+        $11::timestamptz[], $12::date[], $13::smallint[])
     ON CONFLICT (client_id) DO UPDATE SET
         (seq, segment, recency_score, frequency_score, monetary_score, last_day, frequency,
-         monetary_minor, as_of, due_at, rule_version)
+         monetary_minor, as_of, due_at, oldest_day, monthly_run, rule_version)
         = (excluded.seq, excluded.segment, excluded.recency_score, excluded.frequency_score,
            excluded.monetary_score, excluded.last_day, excluded.frequency,
-           excluded.monetary_minor, excluded.as_of, excluded.due_at, excluded.rule_version)
+           excluded.monetary_minor, excluded.as_of, excluded.due_at, excluded.oldest_day,
+           excluded.monthly_run, excluded.rule_version)
 """
 
 _HISTORY = (
@@ -106,10 +107,10 @@ async def _days(tx: Connection, clients: Sequence[UUID], rules: Rules) -> list[a
 
 async def add_ratings(tx: Connection, standings: Mapping[UUID, Standing]) -> None:
     """Read what was stored of ratings and figures into standings that were loaded."""
-    for client_id, last_day, *rated in await tx.fetch(_RATED, list(standings)):
+    for client_id, last_day, oldest_day, run, *rated in await tx.fetch(_RATED, list(standings)):
         recency, frequency, monetary, days, value_minor = rated
         standing = standings[client_id]
-        standing.last_day = last_day
+        standing.last_day, standing.oldest_day, standing.monthly_run = last_day, oldest_day, run
         standing.scores = Scores(recency, frequency, monetary)
         standing.figures = Figures((standing.as_of - last_day).days, days, value_minor)
 
@@ -137,6 +138,8 @@ def _columns(standings: Sequence[Standing], rules: Rules) -> list[list[object]]:
         [value_minor for _, _, value_minor in figures],
         [s.as_of for s in standings],
         [_due_at(s, rules) for s in standings],
+        [s.oldest_day for s in standings],
+        [s.monthly_run for s in standings],
     ]
 
 

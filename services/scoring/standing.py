@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from services.scoring.rfm import Figures, Scores
+from services.scoring.rfm import Figures, Scores, monthly_run, run_ends_on
 from services.scoring.rules import Rules
 
 
@@ -43,6 +43,8 @@ class Standing:
 
     Attributes:
         days: Days with a purchase that was not wholly returned, over all time.
+        oldest_day: The first of them in the period; None: all are older.
+        monthly_run: Months in a row with a purchase; None where no segment asks.
         due_on: First day on which the scores may change by age alone; None: never.
         is_settled: Was scored since it was loaded.
     """
@@ -54,6 +56,8 @@ class Standing:
     scores: Scores | None = None
     figures: Figures | None = None
     last_day: date | None = None
+    oldest_day: date | None = None
+    monthly_run: int | None = None
     as_of: date = date.min
     due_on: date | None = None
     rule_version: int = 0
@@ -128,6 +132,7 @@ class Standing:
         self.is_settled = True
         if not self.days:
             self.last_day = self.figures = self.scores = self.segment = self.due_on = None
+            self.oldest_day = self.monthly_run = None
             return
         begin = self.as_of - rules.period  # a purchase on this day has just left the period
         frequency, monetary, oldest = 0, 0, None
@@ -137,17 +142,26 @@ class Standing:
                 frequency += 1
                 if oldest is None or day < oldest:
                     oldest = day
-        self.last_day = max(self.days)
+        if rules.counts_purchases:
+            frequency = sum(bought.purchases for day, bought in self.days.items() if day > begin)
+        self.last_day, self.oldest_day = max(self.days), oldest
         self.figures = Figures((self.as_of - self.last_day).days, frequency, monetary)
         self.scores = rules.cuts.rate(self.figures)
-        self.segment = rules.segments[self.scores]
-        self.due_on = self._next_boundary(rules, oldest)
+        if rules.run_bounds:
+            self.monthly_run = monthly_run(self.days, self.as_of)
+            self.segment = rules.segment_of(self.scores, self.monthly_run)
+        else:
+            self.monthly_run = None
+            self.segment = rules.segments[self.scores]
+        self.due_on = self._next_boundary(rules, self.last_day, self.figures.recency_days)
 
-    def _next_boundary(self, rules: Rules, oldest: date | None) -> date | None:
-        leaves = oldest + rules.period if oldest is not None else None
-        if self.last_day is not None and self.figures is not None:
-            bound = rules.cuts.next_recency_bound(self.figures.recency_days)
-            if bound is not None:
-                cools = self.last_day + timedelta(bound)
-                return cools if leaves is None else min(cools, leaves)
-        return leaves
+    def _next_boundary(self, rules: Rules, last_day: date, recency_days: int) -> date | None:
+        bounds = []
+        if self.oldest_day is not None:
+            bounds.append(self.oldest_day + rules.period)
+        bound = rules.cuts.next_recency_bound(recency_days)
+        if bound is not None:
+            bounds.append(last_day + timedelta(bound))
+        if self.monthly_run:
+            bounds.append(run_ends_on(last_day))
+        return min(bounds, default=None)

@@ -2,7 +2,8 @@
 
 from libs.shared.runtime import Worker, run_worker
 from services.scoring.ageing import AGEING
-from services.scoring.rescoring import NEW_RULES, RESCORING
+from services.scoring.rescoring import RESCORING
+from services.scoring.rule_change import NEW_RULES
 from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
 

@@ -1,5 +1,6 @@
 """A scoring database, its inbox, and shortcuts to say events and to read what followed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,8 @@ from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
 from libs.shared.subscriptions import Dispatcher
 from services.scoring.ageing import age_due_clients
-from services.scoring.rescoring import apply_new_rules, rescore
+from services.scoring.rescoring import rescore
+from services.scoring.rule_change import apply_new_rules
 from services.scoring.subscriptions import SUBSCRIPTIONS
 from tests.conftest import FreshDatabase
 from tests.shared.streams import record_of
@@ -74,10 +76,13 @@ class Scoring:
                 fired = await age_due_clients(tx, now)
 
     async def applies_new_rules(self, now: datetime) -> None:
-        fired = 1
-        while fired:
-            async with self.database.transaction() as tx:
-                fired = await apply_new_rules(tx, now)
+        """Until every change is at its end; transactions of others may have to end first."""
+        async with asyncio.timeout(20):
+            while await self.database.pool.fetchval(
+                "SELECT 1 FROM rule_changes WHERE due_at IS NOT NULL"
+            ):
+                async with self.database.transaction() as tx:
+                    await apply_new_rules(tx, now)
 
     async def is_rescored(self, now: datetime) -> asyncpg.Record:
         await self.database.pool.execute(

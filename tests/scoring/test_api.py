@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -11,9 +13,10 @@ from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
 from libs.shared.subscriptions import Dispatcher
 from services.scoring.main import build
-from services.scoring.presets import DEFAULT_RULE_SET
+from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
+from services.scoring.touch_sla import touch_due_on, working_days
 from tests.apps import App, problem, running
 from tests.conftest import FreshDatabase
 from tests.scoring.conftest import Scoring, closed
@@ -113,6 +116,51 @@ async def test_a_touch_moves_a_client_down_the_queue(api: App, scoring: Scoring)
     ]
 
 
+async def test_the_queue_counts_in_working_days_as_the_rule_does(
+    api: App, scoring: Scoring
+) -> None:
+    now = datetime.now(UTC)
+    drafted = await api.call("POST", "/v1/rule-set-presets/recency_abc/draft", role="analyst")
+    version = drafted.json()["version"]
+    await api.call("POST", f"/v1/rule-sets/{version}/activate", role="analyst")
+    clients = {new_id(): ago for ago in (0, 1, 5, 12, 29, 31, 45, 60, 88, 90, 95, 200)}
+    await scoring.hears(*(closed(client, ago=ago, at=now) for client, ago in clients.items()))
+    touches = {client: now - timedelta(days=ago // 2) for client, ago in clients.items() if ago % 2}
+    await scoring.database.pool.executemany("INSERT INTO touches VALUES ($1, $2)", touches.items())
+
+    queue = (await api.call("GET", "/v1/queue")).json()
+
+    rule_set = PRESETS["recency_abc"]
+    zone = ZoneInfo(rule_set.zone)
+    today = now.astimezone(zone).date()
+    days = working_days(rule_set.calendar, today)
+    assert len(queue) == len(clients)
+    for entry in queue:
+        client = UUID(entry["client_id"])
+        due = touch_due_on(
+            rule_set.treatment()[entry["segment"]].sla,
+            last_purchase=(now - timedelta(days=clients[client])).astimezone(zone).date(),
+            last_touch=touches[client].astimezone(zone).date() if client in touches else None,
+            days=days,
+        )
+        assert entry["overdue_days"] == (due and (today - due).days), clients[client]
+
+
+async def test_presets_are_listed_and_drafted_by_name(api: App) -> None:
+    listed = (await api.call("GET", "/v1/rule-set-presets", role="analyst")).json()
+    assert [preset["name"] for preset in listed] == list(PRESETS)
+
+    drafted = await api.call("POST", "/v1/rule-set-presets/life_cycle/draft", role="analyst")
+    unknown = await api.call("POST", "/v1/rule-set-presets/none/draft", role="analyst")
+
+    assert (drafted.status_code, drafted.json()["status"]) == (201, "draft")
+    assert [rule["label"] for rule in drafted.json()["rule_set"]["segments"]] == [
+        "Постоянный",
+        "Периодический",
+    ]
+    assert problem(unknown) == (404, "preset-not-found")
+
+
 async def test_scores_are_listed_in_pages(api: App, scoring: Scoring) -> None:
     await scoring.hears(*(closed(new_id(), at=datetime.now(UTC)) for _ in range(5)))
 
@@ -139,7 +187,10 @@ async def test_a_rule_set_is_drafted_activated_and_kept(api: App, scoring: Scori
     assert problem(again) == (409, "rule-set-not-draft")
     listed = (await api.call("GET", "/v1/rule-sets", role="analyst")).json()["items"]
     assert [(r["version"], r["status"]) for r in listed] == [(2, "active"), (1, "retired")]
-    assert (await scoring.score(client))["rule_version"] == 2
+    score = (await api.call("GET", f"/v1/clients/{client}/score")).json()
+    assert (score["rule_version"], score["seq"]) == (2, 1)  # nobody moved
+    change = (await api.call("GET", "/v1/rule-sets/2/change", role="analyst")).json()
+    assert (change["state"], change["checked"], change["moved"]) == ("finished", 1, 0)
     log = (await api.call("GET", "/v1/audit?action=rules.activated")).json()["items"]
     assert log[0]["subject_id"] == "2"
 
@@ -170,6 +221,11 @@ async def test_a_rule_set_is_drafted_activated_and_kept(api: App, scoring: Scori
         {"period_days": "365"},
         {"zone": "localtime"},
         {"method": "guess"},
+        {"method": {"recency": "quintile", "visits": "fixed"}},
+        {"ties": "random"},
+        {"segments": [rules()["segments"][0] | {"monthly_run_from": 0}]},
+        {"segments": [rules()["segments"][0] | {"touch": {"unit": "days"}}]},
+        {"calendar": {"week": {}}},
         {"unknown": 1},
     ],
     ids=lambda change: str(change)[:60],

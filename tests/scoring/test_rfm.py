@@ -1,13 +1,23 @@
 """Ratings, cuts and segments, against their definitions."""
 
 from bisect import bisect_left
+from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scoring.presets import DEFAULT_RULE_SET
-from services.scoring.rfm import Cuts, Figures, Ranges, Scores, quintile_bounds, segment_of
+from services.scoring.rfm import (
+    Cuts,
+    Figures,
+    Ranges,
+    Scores,
+    monthly_run,
+    quintile_bounds,
+    run_ends_on,
+    segment_of,
+)
 from services.scoring.rules import Rules
 
 CUTS = Cuts((31, 61, 91, 181), (2, 3, 5, 10), (500, 2000, 5000, 15000))
@@ -90,3 +100,41 @@ def test_a_better_value_never_gets_a_worse_rating(values: list[int]) -> None:
     assert all(1 <= part <= 5 for scores in rated for part in scores)
     lowest = bisect_left(ordered, bounds[0])
     assert all(r.frequency == 1 for r in rated[:lowest])
+
+
+@pytest.mark.parametrize(
+    ("months", "run"),
+    [
+        ([], 0),
+        (["2025-03"], 1),
+        (["2025-02"], 1),  # March may still come
+        (["2025-01"], 0),
+        (["2025-01", "2025-03"], 1),
+        (["2024-12", "2025-01", "2025-02"], 3),
+        (["2024-11", "2025-01", "2025-02", "2025-03"], 3),
+    ],
+)
+def test_a_run_counts_months_in_a_row_up_to_now(months: list[str], run: int) -> None:
+    days = [date.fromisoformat(f"{month}-{day}") for month in months for day in ("07", "21")]
+    assert monthly_run(days, date(2025, 3, 25)) == run
+
+
+@pytest.mark.parametrize(
+    ("last", "ends"), [("2025-01-31", "2025-03-01"), ("2024-11-01", "2025-01-01")]
+)
+def test_a_run_ends_when_a_whole_month_went_by_without_a_purchase(last: str, ends: str) -> None:
+    day, end = date.fromisoformat(last), date.fromisoformat(ends)
+    assert run_ends_on(day) == end
+    assert monthly_run([day], date.fromordinal(end.toordinal() - 1)) == 1
+    assert monthly_run([day], end) == 0
+
+
+def test_a_segment_may_ask_for_a_run_of_months() -> None:
+    everything = (1, 5)
+    ranges = [
+        Ranges("regular", everything, everything, everything, monthly_run_from=3),
+        Ranges("all", everything, everything, everything),
+    ]
+
+    assert segment_of(Scores(1, 1, 1), ranges, "others", 2) == "all"
+    assert segment_of(Scores(1, 1, 1), ranges, "others", 3) == "regular"

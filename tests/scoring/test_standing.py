@@ -6,13 +6,14 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scoring.presets import DEFAULT_RULE_SET
-from services.scoring.rfm import Cuts, Figures
+from services.scoring.presets import DEFAULT_RULE_SET, LIFE_CYCLE
+from services.scoring.rfm import Cuts, Figures, monthly_run
 from services.scoring.rules import Rules
 from services.scoring.standing import Change, Standing
 
 CUTS = Cuts((31, 61, 91, 181), (2, 3, 5, 10), (500, 2000, 5000, 15000))
 RULES = Rules.of(1, DEFAULT_RULE_SET, CUTS)
+RUNS = Rules.of(1, LIFE_CYCLE.model_copy(update={"frequency_counts": "purchases"}), CUTS)
 CLIENT = UUID(int=7)
 NEW_YEAR = datetime(2025, 1, 1, 9, tzinfo=UTC)
 
@@ -28,10 +29,10 @@ def at(day: int) -> datetime:
     return NEW_YEAR + timedelta(days=day)
 
 
-def heard(standing: Standing, history: list[Purchase]) -> list[Change]:
+def heard(standing: Standing, history: list[Purchase], rules: Rules = RULES) -> list[Change]:
     changes = []
     for day, ago, money in history:
-        changes += standing.buy(RULES.day_of(at(day - ago)), money, at=at(day), rules=RULES)
+        changes += standing.buy(rules.day_of(at(day - ago)), money, at=at(day), rules=rules)
     return changes
 
 
@@ -58,6 +59,24 @@ def test_the_fold_ends_where_the_definition_ends(history: list[Purchase], later:
     assert standing.scores == scores
     assert standing.segment == RULES.segments[scores]
     assert standing.due_on is None or standing.due_on > today
+
+
+@given(HISTORIES, st.integers(0, 800))
+def test_runs_of_months_and_counted_purchases_end_where_the_definition_ends(
+    history: list[Purchase], later: int
+) -> None:
+    standing = Standing(CLIENT)
+    heard(standing, history, RUNS)
+    today = RUNS.day_of(at(history[-1][0] + later))
+
+    standing.age(today, RUNS)
+
+    days = [RUNS.day_of(at(day - ago)) for day, ago, _ in history]
+    assert standing.figures is not None
+    assert standing.figures.frequency == len(days)  # ten years: all are in the period
+    assert standing.monthly_run == monthly_run(days, today)
+    by_words = "monthly" if standing.monthly_run >= 3 else "one_time" if len(days) == 1 else None
+    assert standing.segment == (by_words or "periodic")
 
 
 @given(HISTORIES, st.lists(st.integers(0, 1500), max_size=15).map(sorted))

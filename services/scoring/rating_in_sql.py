@@ -1,0 +1,219 @@
+"""What rules make of many clients at once, in SQL: the same ratings and segments as `standing.py`.
+
+Where two rule sets have the same basis (period, rates, what counts), the stored figures serve both,
+and rating a client costs a microsecond. Otherwise, and for clients whose next boundary has passed
+without their timer having fired yet, the figures are counted from the purchases.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from uuid import UUID
+
+from libs.shared.database import Connection
+from services.scoring.rfm import EVERY_SCORES, Cuts
+from services.scoring.rules import Rules, RuleSet
+
+_STORED = """
+    SELECT client_id, seq, segment, recency_score, frequency_score, monetary_score, due_at, as_of,
+        greatest(as_of, {today}) AS on_day, last_day, oldest_day, frequency, monetary_minor,
+        monthly_run
+    FROM scores WHERE last_day IS NOT NULL AND {which}
+"""
+_COUNTED = """
+    SELECT client_id, seq, segment, recency_score, frequency_score, monetary_score, due_at, as_of,
+        on_day, max(day) AS last_day, min(day) FILTER (WHERE day > on_day - {period}) AS oldest_day,
+        {frequency} AS frequency,
+        coalesce(sum(value_minor) FILTER (WHERE day > on_day - {period}), 0)::bigint
+            AS monetary_minor,
+        {run} AS monthly_run
+    FROM (
+        SELECT s.*, {on_day} AS on_day, p.day, p.purchases, p.value_minor{months}
+        FROM (SELECT * FROM scores WHERE {which}) AS s JOIN (
+            SELECT client_id, day, count(*) AS purchases,
+                sum(round((amount_minor - returned_minor) * rate)) AS value_minor
+            FROM purchases JOIN unnest({currencies}, {rates}) AS r (currency, rate) USING (currency)
+            WHERE NOT is_returned AND {whose} GROUP BY client_id, day
+        ) AS p USING (client_id)
+    ) AS by_day
+    GROUP BY client_id, seq, segment, recency_score, frequency_score, monetary_score, due_at,
+        as_of, on_day
+"""
+_DAYS = "count(*) FILTER (WHERE day > on_day - {period})::int"
+_PURCHASES = "coalesce(sum(purchases) FILTER (WHERE day > on_day - {period}), 0)::int"
+_MONTH = "(extract(year FROM {day}) * 12 + extract(month FROM {day}) - 1)::int"
+# Months in a row share the sum of the month and its place, counted from the newest.
+_MONTHS = """, {month} AS month, max({month}) OVER (PARTITION BY client_id) AS newest,
+    dense_rank() OVER (PARTITION BY client_id ORDER BY {month} DESC) AS place"""
+_RUN = """(CASE WHEN max(month) >= {this_month} - 1
+    THEN count(DISTINCT month) FILTER (WHERE month + place = newest + 1) ELSE 0 END)::smallint"""
+
+_RATED = """
+    SELECT f.*, recency_rating, frequency_rating, monetary_rating,
+        {segments}[25 * recency_rating + 5 * frequency_rating + monetary_rating - 30
+            + 125 * width_bucket(coalesce(monthly_run, 0), {run_bounds})] AS new_segment,
+        least(
+            oldest_day + {period},
+            last_day + ceil({recency_cuts}[6 - recency_rating])::int,
+            CASE WHEN monthly_run > 0
+            THEN (date_trunc('month', last_day::timestamp) + interval '2 months')::date END
+        ) AS due_on
+    FROM ({figures}) AS f CROSS JOIN LATERAL (SELECT
+        (5 - width_bucket((on_day - last_day)::float8, {recency_cuts}))::smallint
+            AS recency_rating,
+        (1 + width_bucket(frequency::float8, {frequency_cuts}))::smallint AS frequency_rating,
+        (1 + width_bucket(monetary_minor::float8, {monetary_cuts}))::smallint AS monetary_rating
+    ) AS r
+"""
+
+# The midnight a day begins with. A time that a zone's clock shows twice is the first one, as Python
+# takes it; PostgreSQL takes the second.
+_MIDNIGHT = """
+    CASE WHEN (({day}::timestamp AT TIME ZONE {zone}) - interval '1 hour') AT TIME ZONE {zone}
+        = {day}::timestamp
+    THEN ({day}::timestamp AT TIME ZONE {zone}) - interval '1 hour'
+    ELSE {day}::timestamp AT TIME ZONE {zone} END
+"""
+
+_NEVER = 2**31 - 1  # width_bucket wants at least one bound
+
+EVERYBODY = "true"
+FIRST = UUID(int=0)  # no client has this id
+
+
+class Rating:
+    """One statement that rates clients under some rules on some day, and its parameters.
+
+    A parameter gets its number when it is first used, so those not used are not sent.
+    """
+
+    def __init__(self, rules: Rules, today: date) -> None:
+        self.rules = rules
+        self.values: list[object] = []
+        segments = [by[scores] for by in rules.segments_by_run for scores in EVERY_SCORES]
+        self._known: dict[str, tuple[object, str]] = {
+            "today": (today, "date"),
+            "period": (rules.period.days, "int"),
+            "zone": (rules.rule_set.zone, "text"),
+            "currencies": (list(rules.rates), "text[]"),
+            "rates": (list(rules.rates.values()), "numeric[]"),
+            "segments": (segments, "text[]"),
+            "run_bounds": (list(rules.run_bounds) or [_NEVER], "int[]"),
+            "recency_cuts": (list(rules.cuts.recency_days), "float8[]"),
+            "frequency_cuts": (list(rules.cuts.frequency), "float8[]"),
+            "monetary_cuts": (list(rules.cuts.monetary_minor), "float8[]"),
+        }
+        self._used: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        """The placeholder of a known parameter."""
+        if name not in self._used:
+            self._used[name] = self.add(*self._known[name])
+        return self._used[name]
+
+    def add(self, value: object, of_type: str) -> str:
+        """The placeholder of another parameter."""
+        self.values.append(value)
+        return f"(${len(self.values)}::{of_type})"
+
+    def stored(self, which: str = EVERYBODY) -> str:
+        """Figures as stored, of clients who have any; wrong for those whose boundary has passed."""
+        return _STORED.format(which=which, today=self["today"])
+
+    def counted(
+        self, which: str = EVERYBODY, whose: str = EVERYBODY, on_day: str | None = None
+    ) -> str:
+        """Figures counted from the purchases, of clients who have a score and a purchase left.
+
+        Args:
+            which: Condition on `scores`.
+            whose: The same or a wider condition on `purchases`, to read fewer.
+            on_day: For which day, an expression of `s.as_of`, `s.due_at`; today if left out.
+        """
+        run, months = "NULL::smallint", ""
+        if self.rules.run_bounds:
+            run = _RUN.format(this_month=_MONTH.format(day="on_day"))
+            months = _MONTHS.format(month=_MONTH.format(day="p.day"))
+        frequency = _PURCHASES if self.rules.counts_purchases else _DAYS
+        return _COUNTED.format(
+            frequency=frequency.format(period=self["period"]),
+            run=run,
+            months=months,
+            which=which,
+            whose=whose,
+            on_day=on_day or f"greatest(s.as_of, {self['today']})",
+            period=self["period"],
+            currencies=self["currencies"],
+            rates=self["rates"],
+        )
+
+    def rated(self, figures: str) -> str:
+        """Ratings (`recency_rating` ...), `new_segment` and `due_on`, beside the figures."""
+        names = ("period", "segments", "run_bounds")
+        cuts = ("recency_cuts", "frequency_cuts", "monetary_cuts")
+        return _RATED.format(figures=figures, **{name: self[name] for name in (*names, *cuts)})
+
+    def midnight(self, day: str) -> str:
+        """The instant at which a day begins."""
+        return _MIDNIGHT.format(day=day, zone=self["zone"])
+
+
+async def cuts_of(
+    connection: Connection, rule_set: RuleSet, rating: Rating, figures: str
+) -> Cuts | None:
+    """The rule set's cuts, of the base's quintiles where it wants them; None: nobody has figures.
+
+    Args:
+        figures: A statement of `rating`'s; read only where an axis has quintiles.
+    """
+    methods = rule_set.methods
+    step = 1 if rule_set.ties == "below" else 0
+    axes: Sequence[tuple[str, str, float, tuple[float, ...]]] = (
+        (methods.recency, "on_day - last_day", step, rule_set.fixed_cuts.recency_days),
+        (methods.frequency, "frequency", step, rule_set.fixed_cuts.frequency),
+        (
+            methods.monetary,
+            "monetary_minor",
+            step * rule_set.money_step_minor,
+            rule_set.fixed_cuts.monetary_minor,
+        ),
+    )
+    wanted = [
+        f"percentile_cont(ARRAY[0.2, 0.4, 0.6, 0.8]) WITHIN GROUP (ORDER BY ({value})::float8)"
+        for method, value, _, _ in axes
+        if method == "quintile"
+    ]
+    if not wanted:
+        return Cuts(*(fixed for *_, fixed in axes))
+    row = await connection.fetchrow(
+        f"SELECT {', '.join(wanted)} FROM ({figures}) AS f", *rating.values
+    )
+    assert row is not None  # noqa: S101  # an aggregate gives one row
+    if row[0] is None:
+        return None
+    found = iter(row)
+    return Cuts(
+        *(
+            tuple(q + step for q in next(found)) if method == "quintile" else fixed
+            for method, _, step, fixed in axes
+        )
+    )
+
+
+async def end_of_stretch(connection: Connection, after: UUID, length: int) -> UUID | None:
+    """The last client of a stretch of so many behind `after`; None where it is the last stretch."""
+    last: UUID | None = await connection.fetchval(
+        "SELECT client_id FROM scores WHERE client_id > $1 ORDER BY client_id OFFSET $2 LIMIT 1",
+        after,
+        length - 1,
+    )
+    return last
+
+
+async def clients_in(connection: Connection, after: UUID, upto: UUID | None) -> int:
+    """How many clients have a row of scores in a stretch."""
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM scores WHERE client_id > $1 AND client_id <= $2",
+        after,
+        upto or UUID(int=2**128 - 1),
+    )
+    return count

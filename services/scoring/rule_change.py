@@ -1,0 +1,186 @@
+"""Everybody rated under a rule set that was put in force, beside the stream.
+
+Clients are rated in stretches of their ids, in SQL (`rating_in_sql.py`); only those whose ratings,
+segment or next boundary become other are locked and written, and only those who move are said. The
+work remembers how far it has come, so a crash goes on where it was.
+
+It begins when nobody is left who may still know the rules before: the first firing notes the
+transactions under way, and nothing is rated until they have ended. Whoever begins later sets its
+mark in the database before it reads the rules (the inbox its position, a timer its due rows), so it
+knows the new ones, and what it writes while we pass needs no second look.
+
+A boundary that moves away from a client is not written: the timer fires as it would have, finds
+nothing to do and notes the later one.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from libs.shared.database import Connection
+from libs.shared.events import Event
+from libs.shared.timers import Timer, due_column
+from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch
+from services.scoring.rfm import Scores
+from services.scoring.rules import Rules
+from services.scoring.rules_in_force import rules_in_force
+from services.scoring.score_keeping import load, say, store
+from services.scoring.standing import Change
+
+STRETCH = 10_000
+COUNTED_STRETCH = 2_000  # locked as a whole while their purchases are read
+
+_UNDER_WAY = """
+    SELECT coalesce(array_agg(l.transactionid::text), '{}') FROM pg_locks AS l
+    JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+        AND a.datname = current_database() AND pid <> pg_backend_pid()
+"""
+_STILL_UNDER_WAY = """
+    SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND granted
+        AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[]))
+"""
+_APPLY = """
+    WITH changed AS MATERIALIZED (
+        SELECT rated.*, {midnight} AS new_due_at FROM ({rated}) AS rated
+        WHERE recency_rating <> recency_score OR frequency_rating <> frequency_score
+            OR monetary_rating <> monetary_score OR new_segment <> segment OR segment IS NULL
+            OR due_on < (due_at AT TIME ZONE {zone})::date
+            OR (due_at IS NULL AND due_on IS NOT NULL)
+            {or_counted}
+        ORDER BY client_id {lock}
+    ), written AS (
+        UPDATE scores AS s SET segment = c.new_segment, recency_score = c.recency_rating,
+            frequency_score = c.frequency_rating, monetary_score = c.monetary_rating,
+            last_day = c.last_day, oldest_day = c.oldest_day, frequency = c.frequency,
+            monetary_minor = c.monetary_minor, monthly_run = c.monthly_run, as_of = c.on_day,
+            due_at = c.new_due_at, rule_version = {version},
+            seq = c.seq + (c.segment IS DISTINCT FROM c.new_segment)::int
+        FROM changed AS c WHERE s.client_id = c.client_id
+    )
+    SELECT client_id, seq + 1, segment, new_segment, recency_rating, frequency_rating,
+        monetary_rating, on_day
+    FROM changed WHERE segment IS DISTINCT FROM new_segment
+"""
+
+
+async def apply_new_rules(tx: Connection, now: datetime) -> int:
+    """Rate the next stretch of clients under the rules in force.
+
+    Returns:
+        1 while there is more to do; 0 when there is nothing, or older transactions are awaited.
+    """
+    change = await tx.fetchrow(
+        "SELECT * FROM rule_changes WHERE due_at <= $1 ORDER BY version LIMIT 1"
+        " FOR UPDATE SKIP LOCKED",
+        now,
+    )
+    if change is None:
+        return 0
+    rules = await rules_in_force(tx)
+    if change["version"] != rules.version:
+        await _end(tx, change, "superseded", now)
+        return 1
+    if change["fence"] is None:
+        await tx.execute(
+            "UPDATE rule_changes SET fence = $2, state = 'running' WHERE version = $1",
+            rules.version,
+            await tx.fetchval(_UNDER_WAY),
+        )
+        return 1
+    after = change["after_client_id"] or FIRST
+    if after == FIRST and await tx.fetchval(_STILL_UNDER_WAY, change["fence"]):
+        return 0
+    length = COUNTED_STRETCH if change["counts_anew"] else STRETCH
+    upto = await end_of_stretch(tx, after, length)
+    moved = await _rate_stretch(tx, rules, after, upto, now, counts_anew=change["counts_anew"])
+    await tx.execute(
+        "UPDATE rule_changes SET after_client_id = coalesce($2, after_client_id),"
+        " checked = checked + $3, moved = moved + $4 WHERE version = $1",
+        rules.version,
+        upto,
+        length if upto else await clients_in(tx, after, None),
+        moved,
+    )
+    if upto is None:
+        await _end(tx, change, "finished", now)
+    return 1
+
+
+async def _end(tx: Connection, change: asyncpg.Record, state: str, now: datetime) -> None:
+    await tx.execute(
+        "UPDATE rule_changes SET state = $2, due_at = NULL, finished_at = $3 WHERE version = $1",
+        change["version"],
+        state,
+        now,
+    )
+
+
+async def _rate_stretch(
+    tx: Connection,
+    rules: Rules,
+    after: UUID,
+    upto: UUID | None,
+    now: datetime,
+    *,
+    counts_anew: bool,
+) -> int:
+    """Rate the clients behind `after`, up to and including `upto`; how many moved."""
+    rating = Rating(rules, rules.day_of(now))
+    stretch = f"client_id > {rating.add(after, 'uuid')}"
+    if upto is not None:
+        stretch += f" AND client_id <= {rating.add(upto, 'uuid')}"
+    if counts_anew:
+        await tx.execute(
+            f"SELECT FROM scores WHERE {stretch} ORDER BY client_id FOR UPDATE", *rating.values
+        )
+    late = await tx.fetch(
+        "SELECT client_id FROM scores WHERE due_at <= $1 AND client_id > $2"
+        " AND ($3::uuid IS NULL OR client_id <= $3)",
+        now,
+        after,
+        upto,
+    )
+    is_punctual = f"(due_at IS NULL OR due_at > {rating.add(now, 'timestamptz')})"
+    statement = _statement(rating, f"{stretch} AND {is_punctual}", stretch, counts_anew)
+    moves: list[tuple[Change, Event | None]] = []
+    for client_id, seq, old, new, recency, frequency, monetary, as_of in await tx.fetch(
+        statement, *rating.values
+    ):
+        scores = Scores(recency, frequency, monetary)
+        move = Change(client_id, seq, old, new, scores, rules.version, as_of, now, "rules")
+        moves.append((move, None))
+    await say(tx, moves)
+    return len(moves) + await _apply_to_late(tx, [row[0] for row in late], rules, now)
+
+
+def _statement(rating: Rating, which: str, whose: str, counts_anew: bool) -> str:
+    figures = rating.counted(which, whose) if counts_anew else rating.stored(which)
+    return _APPLY.format(
+        rated=rating.rated(figures),
+        midnight=rating.midnight("due_on"),
+        zone=rating["zone"],
+        version=rating.add(rating.rules.version, "int"),
+        or_counted="OR true" if counts_anew else "",
+        lock="" if counts_anew else "FOR UPDATE",
+    )
+
+
+async def _apply_to_late(
+    tx: Connection, clients: Sequence[UUID], rules: Rules, now: datetime
+) -> int:
+    """Those whose boundary has passed and whose timer has not fired yet: they age first."""
+    if not clients:
+        return 0
+    standings = await load(tx, clients, rules)
+    moves: list[tuple[Change, Event | None]] = []
+    for standing in standings.values():
+        moves += [(change, None) for change in standing.apply_rules(rules, at=now)]
+    await store(tx, standings.values(), rules)
+    await say(tx, moves)
+    return len(moves)
+
+
+NEW_RULES = Timer("new_rules", due_column("rule_changes"), apply_new_rules)
