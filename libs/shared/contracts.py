@@ -15,6 +15,7 @@ SAID_BY = {
     "interaction": "contacts",
     "deal": "contacts",
     "segment": "scoring",
+    "touch": "scoring",
     "rules": "scoring",
     "reminder": "notifications",
     "message": "notifications",

@@ -183,6 +183,15 @@ class ClientRestored(Event, name="client.restored", topic="clients", key="client
 # contacts: interactions ------------------------------------------------------------------------
 
 
+class Promised(BaseModel):
+    """What was promised to a client, and until which day. Personal data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    text: str
+    due_on: date
+
+
 class InteractionRecorded(
     Event, name="interaction.recorded", topic="interactions", key="client_id"
 ):
@@ -195,6 +204,7 @@ class InteractionRecorded(
     manager_id: Id | None = None
     happened_at: AwareDatetime
     topic_text: str = ""
+    promises: list[Promised] = []
 
 
 class InteractionPlanned(Event, name="interaction.planned", topic="interactions", key="client_id"):
@@ -395,6 +405,28 @@ class SegmentChanged(
     rule_version: PositiveInt
     as_of: date  # the company's day for which the scores hold
     reason: str  # purchase, reversal, ageing, rules
+
+
+class TouchDue(Event, name="touch.due", topic="touches", key="client_id"):
+    """The working day has begun on which somebody has to speak with a client."""
+
+    client_id: Id
+    touch_no: PositiveInt  # counts a client's touches; whatever tells of a lower one is stale
+    manager_id: Id | None = None  # the client's own; null: whoever takes it from the common queue
+    segment: str
+    priority: PositiveInt  # 1 is called first
+    due_on: date
+
+
+class TouchOverdue(Event, name="touch.overdue", topic="touches", key="client_id"):
+    """The working day is over on which somebody had to speak with a client, and nobody has."""
+
+    client_id: Id
+    touch_no: PositiveInt
+    manager_id: Id | None = None
+    segment: str
+    priority: PositiveInt
+    due_on: date
 
 
 class RulesActivated(Event, name="rules.activated", topic="rules", key="rule_version"):
