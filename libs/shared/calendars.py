@@ -206,6 +206,14 @@ class Calendar(BaseModel):
             return ()
         return self.week.get(WEEKDAYS[day.weekday()], ())
 
+    def span_of(self, day: date) -> tuple[datetime, datetime] | None:
+        """From the first opening of a day to its last closing, lunch included; None when closed."""
+        hours = self.hours_of(day)
+        if not hours:
+            return None
+        begins, ends = min(h.span[0] for h in hours), max(h.span[1] for h in hours)
+        return self._instant(day, begins), self._instant(day, ends)
+
     def _open_from(
         self, at: datetime, days: int = MAX_CLOSED_DAYS
     ) -> Iterator[tuple[datetime, datetime]]:

@@ -233,6 +233,12 @@ class Database:
         self.wake.ring()
 
     @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """An ORM session that only looks: nothing is committed, nobody is woken."""
+        async with self._sessions() as session:
+            yield session
+
+    @asynccontextmanager
     async def transaction(self, *, is_known_to_write: bool = False) -> AsyncIterator[Connection]:
         """A bare asyncpg connection in one transaction; commits when the block ends.
 

@@ -8,8 +8,8 @@ throughput when measured); a lost NOTIFY only costs one slow poll, which every l
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
 import structlog
@@ -57,6 +57,15 @@ class Wake:
         bell = Bell()
         self._bells.append(bell)
         return bell
+
+    @contextmanager
+    def listening(self) -> Iterator[Bell]:
+        """A bell for as long as the block runs."""
+        bell = self.bell()
+        try:
+            yield bell
+        finally:
+            self._bells.remove(bell)
 
     def ring(self) -> None:
         """Say that something was committed. Cheap; never blocks, never fails."""

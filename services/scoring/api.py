@@ -1,4 +1,4 @@
-"""HTTP in: scores, segments and the queue."""
+"""HTTP in: scores and segments."""
 
 from datetime import date, datetime
 from typing import Annotated
@@ -23,7 +23,6 @@ from libs.shared.http import (
     set_etag,
 )
 from services.scoring.models import RuleChange, Score, SegmentMove
-from services.scoring.priority_queue import QueueEntry, whom_to_call
 from services.scoring.rules import Rules
 from services.scoring.rules_api import CurrentRules, Reader
 from services.scoring.rules_in_force import change_under_way
@@ -157,18 +156,6 @@ async def list_scores(
         sort_values=lambda row: [row.client_id],
         filters=filters,
     )
-
-
-@routes.get("/queue", response_model=list[QueueEntry], summary="Whom to call first, and why")
-async def show_queue(
-    session: Session,
-    _user: Reader,
-    rules: CurrentRules,
-    now: Now,
-    segment: Annotated[str | None, Query(max_length=63)] = None,
-    limit: Limit = 50,
-) -> list[QueueEntry]:
-    return await whom_to_call(session, rules, now=now, limit=limit, segment=segment)
 
 
 def _view(score: Score, rules: Rules, now: datetime, change: RuleChange | None) -> ScoreView:

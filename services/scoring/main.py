@@ -7,6 +7,8 @@ from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
 from services.scoring import api, rules_api
 from services.scoring.settings import ScoringSettings
+from services.scoring.touches import api as touches_api
+from services.scoring.touches.policy import QueuePolicy
 
 
 def build(settings: ScoringSettings) -> FastAPI:
@@ -15,7 +17,8 @@ def build(settings: ScoringSettings) -> FastAPI:
         settings=settings,
         title="scoring",
         description=services.scoring.__doc__ or "",
-        routers=[api.routes, rules_api.routes, dead_letters_router()],
+        routers=[api.routes, rules_api.routes, touches_api.routes, dead_letters_router()],
+        policies=[QueuePolicy],
     )
 
 

@@ -28,6 +28,8 @@ from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.score_keeping import load, say, store
 from services.scoring.standing import Change
+from services.scoring.touches.changes import note_changed_clients
+from services.scoring.touches.planning import plan_everybody
 
 STRETCH = 10_000
 COUNTED_STRETCH = 2_000  # locked as a whole while their purchases are read
@@ -106,6 +108,7 @@ async def apply_new_rules(tx: Connection, now: datetime) -> int:
     )
     if upto is None:
         await _end(tx, change, "finished", now)
+        await plan_everybody(tx, rules.version, now)
     return 1
 
 
@@ -153,6 +156,7 @@ async def _rate_stretch(
         move = Change(client_id, seq, old, new, scores, rules.version, as_of, now, "rules")
         moves.append((move, None))
     await say(tx, moves)
+    await note_changed_clients(tx, [move.client_id for move, _ in moves])
     return len(moves) + await _apply_to_late(tx, [row[0] for row in late], rules, now)
 
 

@@ -20,6 +20,7 @@ from libs.shared.ids import new_quick_id, quick
 from services.scoring.rfm import Figures, Scores
 from services.scoring.rules import Rules
 from services.scoring.standing import Change, Day, Standing
+from services.scoring.touches.changes import note_changed_clients
 
 # What the fold needs to go on; ratings and figures follow from the days.
 _LOCK = """
@@ -120,6 +121,7 @@ async def store(tx: Connection, standings: Iterable[Standing], rules: Rules) -> 
     settled = [s for s in standings if s.is_settled]
     if settled:
         await tx.execute(_STORE, *_columns(settled, rules), rules.version)
+        await note_changed_clients(tx, [standing.client_id for standing in settled])
 
 
 def _columns(standings: Sequence[Standing], rules: Rules) -> list[list[object]]:

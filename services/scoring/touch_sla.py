@@ -9,17 +9,20 @@ weekly.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from libs.shared.calendars import Calendar
+from libs.shared.field_types import Flag
 
-LOOK_BACK_DAYS = 3700  # who was last spoken with longer ago is late by all means
+BEGIN = date(2016, 1, 4)  # who was last spoken with earlier is late by all means
+EPOCH = date(1970, 1, 1)
+MARGIN_DAYS = 60
 MOST_WORKING_DAYS = 366
 
 
@@ -33,9 +36,15 @@ class TouchSla(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    same_working_day: bool = False
+    same_working_day: Flag = False
     every: Annotated[int, Field(strict=True, ge=1, le=3660)] | None = None
     unit: Literal["days", "working_days"] = "days"
+
+    @property
+    def calendar_days(self) -> int:
+        """Not less than the days of the calendar that the interval takes."""
+        days = self.every or 0
+        return days if self.unit == "days" else days * 3  # holidays included, by far
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
@@ -48,9 +57,14 @@ class TouchSla(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class WorkingDays:
-    """The working days around a day, ascending, to count in. Behind the last one none is known."""
+    """Working days, ascending, to count in, each with its first opening and last closing.
+
+    They begin at the same day whenever they are asked for, so a due day found by its place among
+    them is the same tomorrow. Behind the last one none is known.
+    """
 
     days: Sequence[date]
+    spans: Sequence[tuple[datetime, datetime]]
 
     def first_from(self, day: date) -> date:
         """The first working day not before a day."""
@@ -60,36 +74,56 @@ class WorkingDays:
         """The working day that comes so many working days after a day."""
         return self.days[min(bisect_right(self.days, day) + count, len(self.days)) - 1]
 
+    def as_arrays(self) -> tuple[str, str, str]:
+        """Days since 1970, Unix seconds of openings and closings, as PostgreSQL's text of arrays.
+
+        It reads a text of integers several times faster than we could send dates and instants.
+        """
+        return (
+            _as_array((day - EPOCH).days for day in self.days),
+            _as_array(int(opens.timestamp()) for opens, _ in self.spans),
+            _as_array(int(closes.timestamp()) for _, closes in self.spans),
+        )
+
+
+def _as_array(values: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
+
 
 @lru_cache(maxsize=64)
-def _working_days(calendar: str, today: date) -> WorkingDays:
+def _working_days(calendar: str, until: date) -> WorkingDays:
     parsed = Calendar.model_validate_json(calendar)
-    days: list[date] = []
-    ahead = 0
-    for number in range(3 * LOOK_BACK_DAYS):
-        day = today + timedelta(number - LOOK_BACK_DAYS)
-        if parsed.hours_of(day):
-            days.append(day)
-            ahead += day > today
-        if ahead > MOST_WORKING_DAYS:
-            break
-    return WorkingDays(tuple(days))
+    every_day = (BEGIN + timedelta(number) for number in range((until - BEGIN).days))
+    known = [(day, span) for day in every_day if (span := parsed.span_of(day))]
+    return WorkingDays(tuple(day for day, _ in known), tuple(span for _, span in known))
 
 
-def working_days(calendar: Calendar, today: date) -> WorkingDays:
-    """The calendar's working days: ten years back, and ahead as many as an SLA may ask for."""
-    return _working_days(calendar.model_dump_json(), today)
+@lru_cache(maxsize=64)
+def arrays_of(calendar: str, until: date) -> tuple[str, str, str]:
+    """`WorkingDays.as_arrays` of a calendar's JSON; the same on nearly every call."""
+    return _working_days(calendar, until).as_arrays()
+
+
+def last_day_of_interest(slas: Iterable[TouchSla], today: date) -> date:
+    """Behind it no touch is due: the longest interval away, a margin, the end of the year."""
+    longest = max((sla.calendar_days for sla in slas), default=0)
+    return date(today.year + 1, 1, 1) + timedelta(longest + MARGIN_DAYS)
+
+
+def working_days(calendar: Calendar, slas: Iterable[TouchSla], today: date) -> WorkingDays:
+    """The calendar's working days, as far ahead as one of the SLAs may ask for."""
+    return _working_days(calendar.model_dump_json(), last_day_of_interest(slas, today))
 
 
 def touch_due_on(
     sla: TouchSla, *, last_purchase: date, last_touch: date | None, days: WorkingDays
 ) -> date | None:
-    """The day on which a touch is due; None when nothing asks for one."""
+    """The working day on which a touch is due; None when nothing asks for one."""
     if sla.same_working_day and (last_touch is None or last_touch < last_purchase):
         return days.first_from(last_purchase)
     if sla.every is None:
         return None
     since = max(last_purchase, last_touch) if last_touch else last_purchase
     if sla.unit == "days":
-        return since + timedelta(sla.every)
+        return days.first_from(since + timedelta(sla.every))
     return days.after(since, sla.every)

@@ -1,4 +1,4 @@
-"""Scoring's background work: hear events, send the outbox, age clients, rescore."""
+"""Scoring's background work: hear events, send the outbox, age clients, rescore, plan touches."""
 
 from libs.shared.runtime import Worker, run_worker
 from services.scoring.ageing import AGEING
@@ -6,8 +6,10 @@ from services.scoring.rescoring import RESCORING
 from services.scoring.rule_change import NEW_RULES
 from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
+from services.scoring.touches.planning import PLANNING, REPLANNING
+from services.scoring.touches.touch_clock import TOUCH_CLOCK
 
-TIMERS = (AGEING, NEW_RULES, RESCORING)
+TIMERS = (AGEING, NEW_RULES, RESCORING, PLANNING, REPLANNING, TOUCH_CLOCK)
 
 if __name__ == "__main__":
     run_worker(Worker("scoring", ScoringSettings(), SUBSCRIPTIONS, TIMERS))

@@ -14,10 +14,13 @@ from libs.shared.events import DealClosed, DealReversed, Event
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
 from libs.shared.subscriptions import Dispatcher
+from libs.shared.timers import Fire
 from services.scoring.ageing import age_due_clients
 from services.scoring.rescoring import rescore
 from services.scoring.rule_change import apply_new_rules
 from services.scoring.subscriptions import SUBSCRIPTIONS
+from services.scoring.touches.planning import plan_changed_clients, plan_next_stretch
+from services.scoring.touches.touch_clock import turn_due_touches
 from tests.conftest import FreshDatabase
 from tests.shared.streams import record_of
 
@@ -74,6 +77,22 @@ class Scoring:
         while fired:
             async with self.database.transaction() as tx:
                 fired = await age_due_clients(tx, now)
+
+    async def plans(self, now: datetime) -> None:
+        """Plan whoever was noted, and everybody after a change of rules."""
+        await self._exhaust(plan_changed_clients, now)
+        await self._exhaust(plan_next_stretch, now)
+
+    async def turns_touches(self, now: datetime) -> None:
+        """Plan, and let the clock of touches come to an instant."""
+        await self.plans(now)
+        await self._exhaust(turn_due_touches, now)
+
+    async def _exhaust(self, fire: Fire, now: datetime) -> None:
+        fired = 1
+        while fired:
+            async with self.database.transaction() as tx:
+                fired = await fire(tx, now)
 
     async def applies_new_rules(self, now: datetime) -> None:
         """Until every change is at its end; transactions of others may have to end first."""

@@ -1,10 +1,8 @@
-"""Scores, the queue, rule sets and rescorings over HTTP."""
+"""Scores, rule sets and rescorings over HTTP."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,7 +14,6 @@ from services.scoring.main import build
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
-from services.scoring.touch_sla import touch_due_on, working_days
 from tests.apps import App, problem, running
 from tests.conftest import FreshDatabase
 from tests.scoring.conftest import Scoring, closed
@@ -76,74 +73,6 @@ async def test_the_table_adds_up(api: App, scoring: Scoring) -> None:
     assert sum(line["clients"] for line in table["segments"]) == 4
     assert sum(line["money_share"] for line in table["segments"]) == pytest.approx(1)
     assert len(table["segments"]) == 11
-
-
-async def test_the_queue_begins_with_the_most_urgent_segment_and_says_why(
-    api: App, scoring: Scoring
-) -> None:
-    now = datetime.now(UTC)
-    new, silent = new_id(), new_id()
-    await scoring.hears(
-        closed(new, ago=1, at=now),
-        *(closed(silent, ago=ago, money=4_000_000, at=now) for ago in (200, 210, 220, 230)),
-    )
-
-    queue = (await api.call("GET", "/v1/queue", role="manager")).json()
-
-    assert [(entry["place"], entry["client_id"]) for entry in queue] == [
-        (1, str(silent)),
-        (2, str(new)),
-    ]
-    assert queue[0]["segment"] == "cant_lose_them"
-    assert "последняя покупка 200 дн. назад" in queue[0]["reason"]
-    assert "просрочено" in queue[0]["reason"]
-
-
-async def test_a_touch_moves_a_client_down_the_queue(api: App, scoring: Scoring) -> None:
-    now = datetime.now(UTC)
-    first, second = new_id(), new_id()
-    await scoring.hears(closed(first, ago=100, at=now), closed(second, ago=100, at=now))
-    before = (await api.call("GET", "/v1/queue")).json()
-    await scoring.database.pool.execute(
-        "INSERT INTO touches VALUES ($1, $2)", before[0]["client_id"], now - timedelta(days=1)
-    )
-
-    after = (await api.call("GET", "/v1/queue")).json()
-
-    assert [entry["client_id"] for entry in after] == [
-        before[1]["client_id"],
-        before[0]["client_id"],
-    ]
-
-
-async def test_the_queue_counts_in_working_days_as_the_rule_does(
-    api: App, scoring: Scoring
-) -> None:
-    now = datetime.now(UTC)
-    drafted = await api.call("POST", "/v1/rule-set-presets/recency_abc/draft", role="analyst")
-    version = drafted.json()["version"]
-    await api.call("POST", f"/v1/rule-sets/{version}/activate", role="analyst")
-    clients = {new_id(): ago for ago in (0, 1, 5, 12, 29, 31, 45, 60, 88, 90, 95, 200)}
-    await scoring.hears(*(closed(client, ago=ago, at=now) for client, ago in clients.items()))
-    touches = {client: now - timedelta(days=ago // 2) for client, ago in clients.items() if ago % 2}
-    await scoring.database.pool.executemany("INSERT INTO touches VALUES ($1, $2)", touches.items())
-
-    queue = (await api.call("GET", "/v1/queue")).json()
-
-    rule_set = PRESETS["recency_abc"]
-    zone = ZoneInfo(rule_set.zone)
-    today = now.astimezone(zone).date()
-    days = working_days(rule_set.calendar, today)
-    assert len(queue) == len(clients)
-    for entry in queue:
-        client = UUID(entry["client_id"])
-        due = touch_due_on(
-            rule_set.treatment()[entry["segment"]].sla,
-            last_purchase=(now - timedelta(days=clients[client])).astimezone(zone).date(),
-            last_touch=touches[client].astimezone(zone).date() if client in touches else None,
-            days=days,
-        )
-        assert entry["overdue_days"] == (due and (today - due).days), clients[client]
 
 
 async def test_presets_are_listed_and_drafted_by_name(api: App) -> None:

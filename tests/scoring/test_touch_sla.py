@@ -11,7 +11,7 @@ from services.scoring.rules import OtherSegment
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
 
 CALENDAR = Calendar(special_days={date(2025, 6, 12): None})  # a holiday on a Thursday
-DAYS = working_days(CALENDAR, date(2025, 6, 20))
+DAYS = working_days(CALENDAR, [EVERY_TEN_WORKING_DAYS], date(2025, 6, 20))
 FRIDAY, SATURDAY, MONDAY = date(2025, 6, 6), date(2025, 6, 7), date(2025, 6, 9)
 
 
@@ -62,3 +62,17 @@ def test_plain_days_of_older_rule_sets_still_hold() -> None:
 def test_an_sla_that_asks_for_nothing_or_too_much_is_refused(sla: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TouchSla.model_validate(sla)
+
+
+def test_a_week_that_ends_on_a_day_off_goes_on_to_the_next_working_day() -> None:
+    due = touch_due_on(WEEKLY, last_purchase=SATURDAY, last_touch=None, days=DAYS)
+    assert due == date(2025, 6, 16)
+
+
+def test_a_due_day_is_the_same_whenever_it_is_computed() -> None:
+    later = working_days(CALENDAR, [TouchSla(every=3660)], date(2031, 1, 1))
+    long_ago = date(2019, 5, 7)
+    for sla in (EVERY_TEN_WORKING_DAYS, WEEKLY, SAME_WORKING_DAY):
+        assert touch_due_on(
+            sla, last_purchase=long_ago, last_touch=None, days=DAYS
+        ) == touch_due_on(sla, last_purchase=long_ago, last_touch=None, days=later)

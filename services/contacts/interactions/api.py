@@ -78,7 +78,7 @@ async def record_interaction(
     await session.flush()
     promises = promises_of(given.promises, made)
     session.add_all(promises)
-    await outbox.add(session, made.recorded())
+    await outbox.add(session, made.recorded(promises))
     return told(made, promises, response, new=True)
 
 

@@ -4,6 +4,7 @@ A planned meeting or call may be moved any number of times and ends held or canc
 final. What was recorded has happened and never changes.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from libs.shared.events import (
     InteractionMoved,
     InteractionPlanned,
     InteractionRecorded,
+    Promised,
 )
 from services.contacts.tables import Base
 
@@ -91,8 +93,8 @@ class Interaction(Base):
     recorded_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(Instant)
 
-    def recorded(self) -> InteractionRecorded:
-        """The event of what has just been written down."""
+    def recorded(self, promises: Sequence["Promise"] = ()) -> InteractionRecorded:
+        """The event of what has just been written down, with what was promised in it."""
         return InteractionRecorded(
             interaction_id=self.id,
             client_id=self.client_id,
@@ -101,6 +103,7 @@ class Interaction(Base):
             manager_id=self.manager_id,
             happened_at=self.at,
             topic_text=self.topic,
+            promises=[Promised(text=promise.text, due_on=promise.due_on) for promise in promises],
             occurred_at=self.created_at,
         )
 

@@ -171,7 +171,7 @@ async def record_many(tx: Connection, given: InteractionBatch, *, by: str, now: 
     owed = [promise for index in sorted(new) for promise in promises[index]]
     names = ("id", "interaction_id", "client_id", "owner_id", "text", "due_on")
     await tx.execute(_INSERT_PROMISES, *([getattr(one, name) for one in owed] for name in names))
-    await outbox.add_all(tx, [rows[index].recorded() for index in sorted(new)])
+    await outbox.add_all(tx, [rows[i].recorded(promises[i]) for i in sorted(new)])
     return batch.answer()
 
 

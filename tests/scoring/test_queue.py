@@ -1,0 +1,324 @@
+"""Whom to call, the day of a manager, clients taken in hand by one manager only."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import uvicorn
+
+from libs.shared.database import Database
+from libs.shared.events import Promised
+from libs.shared.ids import new_id
+from libs.shared.inbox import Inbox
+from libs.shared.subscriptions import Dispatcher
+from services.scoring.main import build
+from services.scoring.settings import ScoringSettings
+from services.scoring.subscriptions import SUBSCRIPTIONS
+from services.scoring.touches.budget import room_for, slots_on
+from services.scoring.touches.policy import QueuePolicy
+from tests.apps import App, problem, running
+from tests.conftest import FreshDatabase
+from tests.scoring.conftest import Scoring, closed
+from tests.scoring.test_touch_planning import MOSCOW, card, spoke
+
+
+@pytest.fixture
+async def url(fresh_database: FreshDatabase) -> str:
+    return await fresh_database("scoring")
+
+
+@pytest.fixture
+async def scoring(url: str) -> AsyncIterator[Scoring]:
+    async with Database.open(url, name="test", pool_size=4) as database:
+        yield Scoring(database, Inbox(database, Dispatcher(SUBSCRIPTIONS)))
+
+
+@pytest.fixture
+async def api(url: str) -> AsyncIterator[App]:
+    async with running(build, ScoringSettings, url) as app:
+        yield app
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def overdue(
+    scoring: Scoring, count: int, *, owner: UUID | None = None, money: int = 100_000
+) -> list[UUID]:
+    """Clients whose touch is overdue, the most valuable first."""
+    clients = [new_id() for _ in range(count)]
+    at = now()
+    await scoring.hears(
+        *(closed(c, ago=300, money=money - n, at=at) for n, c in enumerate(clients))
+    )
+    if owner is not None:
+        await scoring.hears(*(card(client, owner) for client in clients))
+    await scoring.turns_touches(at)
+    return clients
+
+
+async def take_next(api: App, manager: UUID, **wish: Any) -> dict[str, Any]:
+    answer = await api.call("POST", "/v1/queue/next", wish, role="manager", manager_id=manager)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def change_policy(api: App, **changes: Any) -> None:
+    read = await api.call("GET", "/v1/policies/queue")
+    body = {"body": read.json()["body"] | changes}
+    written = await api.call(
+        "PUT", "/v1/policies/queue", body, headers={"If-Match": read.headers["ETag"]}
+    )
+    assert written.status_code == 200, written.text
+
+
+async def test_the_queue_begins_with_the_most_urgent_segment_and_says_why(
+    api: App, scoring: Scoring
+) -> None:
+    at = now()
+    lost, cant_lose, bought_today = new_id(), new_id(), new_id()
+    until = date(2030, 4, 15)
+    await scoring.hears(
+        closed(lost, ago=360, money=100, at=at),
+        *(closed(cant_lose, ago=ago, money=4_000_000, at=at) for ago in (200, 210, 220, 230)),
+        closed(bought_today, money=900, at=at),
+    )
+    await scoring.hears(
+        spoke(
+            cant_lose,
+            at - timedelta(days=90),
+            promises=[Promised(text="прислать КП", due_on=until)],
+        )
+    )
+    await scoring.turns_touches(at)
+
+    queue = (await api.call("GET", "/v1/queue", role="analyst")).json()
+
+    assert [(entry["place"], entry["client_id"]) for entry in queue] == [
+        (1, str(cant_lose)),
+        (2, str(lost)),
+    ]  # whose day has not come is not in it
+    first = queue[0]
+    assert first["segment"] == "cant_lose_them"
+    assert (first["promised"], first["promised_until"]) == ("прислать КП", "2030-04-15")
+    assert first["hints"] == ["urgent"]
+    for word in ("последняя покупка 200 дн. назад", "просрочено", "прислать КП", "срочно"):
+        assert word in first["reason"]
+
+
+async def test_a_touch_takes_a_client_out_of_the_queue(api: App, scoring: Scoring) -> None:
+    first, second = await overdue(scoring, 2)
+    await scoring.hears(spoke(first, now()))
+    queue = (await api.call("GET", "/v1/queue")).json()
+    assert [entry["client_id"] for entry in queue] == [str(second)]
+
+
+async def test_a_manager_sees_their_own_clients_and_those_of_nobody(
+    api: App, scoring: Scoring
+) -> None:
+    me, other = new_id(), new_id()
+    (mine,) = await overdue(scoring, 1, owner=me, money=500)
+    (others,) = await overdue(scoring, 1, owner=other, money=700)
+    (nobodys,) = await overdue(scoring, 1, money=600)
+
+    async def queue(role: str, **whose: Any) -> list[str]:
+        path = "/v1/queue" + (f"?manager_id={whose['asks']}" if "asks" in whose else "")
+        answer = await api.call("GET", path, role=role, manager_id=whose.get("token"))
+        return [entry["client_id"] for entry in answer.json()]
+
+    assert await queue("manager", token=me) == [str(nobodys), str(mine)]
+    assert await queue("supervisor") == [str(others), str(nobodys), str(mine)]
+    assert await queue("supervisor", asks=other) == [str(others), str(nobodys)]
+    refused = await api.call("GET", f"/v1/queue?manager_id={other}", role="manager", manager_id=me)
+    assert problem(refused) == (403, "queue-not-yours")
+    unnamed = await api.call("GET", "/v1/day", role="manager")
+    assert problem(unnamed) == (403, "manager-unnamed")
+
+    await change_policy(api, common_queue=False)
+    async with asyncio.timeout(10):  # a policy is in force within a second
+        while await queue("manager", token=me) != [str(mine)]:
+            await asyncio.sleep(0.05)
+
+
+async def test_many_who_ask_at_once_get_different_clients(api: App, scoring: Scoring) -> None:
+    clients = await overdue(scoring, 30)
+    managers = [new_id() for _ in range(40)]
+
+    given = await asyncio.gather(*(take_next(api, manager) for manager in managers))
+
+    got = [answer["client"]["client_id"] for answer in given if answer["client"]]
+    assert sorted(got) == sorted(str(client) for client in clients)
+    assert sum(answer["client"] is None for answer in given) == 10
+    again = await asyncio.gather(*(take_next(api, manager) for manager in managers))
+    assert [answer["client"] and answer["client"]["client_id"] for answer in again] == [
+        answer["client"] and answer["client"]["client_id"] for answer in given
+    ]
+
+
+async def test_who_has_called_gets_the_next_and_never_the_same_twice(
+    api: App, scoring: Scoring
+) -> None:
+    first, second, third = await overdue(scoring, 3)
+    me, other = new_id(), new_id()
+    given = await take_next(api, me)
+    assert given["client"]["client_id"] == str(first)
+
+    after = await take_next(api, me, done_with=str(first))
+    assert after["client"]["client_id"] == str(second)
+    assert (await take_next(api, other))["client"]["client_id"] == str(third)
+
+    await scoring.hears(spoke(first, now(), by=me))
+    day = await api.call("GET", "/v1/day", role="manager", manager_id=me)
+    assert day.json()["budget"]["done"] == 1
+    assert (await take_next(api, me))["client"]["client_id"] == str(second)
+
+
+async def test_a_lease_ends_by_release_and_by_time(api: App, scoring: Scoring) -> None:
+    (client,) = await overdue(scoring, 1)
+    me, other = new_id(), new_id()
+    mine = await take_next(api, me)
+    assert (await take_next(api, other))["client"] is None
+
+    async def release(manager: UUID, lease_no: int) -> httpx.Response:
+        return await api.call(
+            "POST",
+            f"/v1/queue/{client}/release",
+            {"lease_no": lease_no},
+            role="manager",
+            manager_id=manager,
+        )
+
+    assert problem(await release(other, mine["lease_no"])) == (409, "lease-over")
+    assert (await release(me, mine["lease_no"])).status_code == 204
+    assert (await release(me, mine["lease_no"])).status_code == 204  # twice is once
+    theirs = await take_next(api, other)
+    assert theirs["client"]["client_id"] == str(client)
+    assert problem(await release(me, mine["lease_no"])) == (409, "lease-over")
+
+    await scoring.database.pool.execute(
+        "UPDATE touch_plans SET leased_until = now() - interval '1 second'"
+    )
+    assert (await take_next(api, me))["client"]["client_id"] == str(client)
+    assert problem(await release(other, theirs["lease_no"])) == (409, "lease-over")
+
+
+async def test_a_certain_client_can_be_taken_unless_somebody_has_them(
+    api: App, scoring: Scoring
+) -> None:
+    _, client = await overdue(scoring, 2)
+    me, other = new_id(), new_id()
+
+    async def take(manager: UUID, whom: UUID = client) -> httpx.Response:
+        return await api.call(
+            "POST", f"/v1/queue/{whom}/take", {}, role="manager", manager_id=manager
+        )
+
+    taken = await take(me)
+    assert taken.json()["client"]["client_id"] == str(client)
+    refused = await take(other)
+    assert problem(refused) == (409, "client-leased")
+    assert refused.json()["leased_by"] == str(me)
+    assert (await take(me)).status_code == 200
+    assert problem(await take(me, new_id())) == (404, "client-not-in-queue")
+
+
+async def test_the_day_shows_queue_budget_and_what_is_overdue(api: App, scoring: Scoring) -> None:
+    me = new_id()
+    clients = await overdue(scoring, 3, owner=me)
+    await change_policy(api, minutes_a_touch=30)
+    day = (await api.call("GET", "/v1/day", role="manager", manager_id=me)).json()
+
+    assert (day["due"], day["overdue"]) == (0, 3)
+    assert [entry["client_id"] for entry in day["first"]] == [str(client) for client in clients]
+    (line,) = day["waiting"]
+    assert (line["overdue"], line["overdue_minor"]) == (3, 299_997)
+    workday = now().astimezone(MOSCOW).weekday() < 5
+    assert day["budget"]["done"] == 0
+    assert len(day["budget"]["slots"]) == (1 if workday else 0)
+
+
+async def test_a_budget_can_end_the_day(api: App, scoring: Scoring) -> None:
+    me = new_id()
+    first, *_ = await overdue(scoring, 2)
+    await scoring.hears(spoke(first, now(), by=me))
+    await change_policy(api, minutes_a_touch=480, ends_with_the_budget=True)
+    async with asyncio.timeout(10):
+        while True:
+            answer = await api.call("POST", "/v1/queue/next", {}, role="manager", manager_id=me)
+            if answer.status_code == 409:
+                break
+            await asyncio.sleep(0.05)
+    assert problem(answer) == (409, "budget-used-up")
+
+
+def test_slots_hold_whole_touches_in_the_companys_time() -> None:
+    hours = QueuePolicy(
+        slots=[
+            {"opens_at": "15:00", "closes_at": "15:20"},
+            {"opens_at": "10:00", "closes_at": "12:00"},
+        ]
+    ).slots
+    slots = slots_on(datetime(2025, 3, 3, 22, tzinfo=UTC), hours, MOSCOW)
+    assert [slot.begins_at for slot in slots] == [
+        datetime(2025, 3, 4, 7, tzinfo=UTC),
+        datetime(2025, 3, 4, 12, tzinfo=UTC),
+    ]
+    assert room_for(slots, 50) == 2
+    assert room_for(slots, 20) == 7
+
+
+async def test_the_report_counts_touches_by_segment_and_manager(api: App, scoring: Scoring) -> None:
+    me = new_id()
+    first, second = await overdue(scoring, 2, owner=me)
+    await scoring.hears(spoke(first, now(), by=me))
+    report = (await api.call("GET", "/v1/reports/touch-sla?begin=2000-01-01&end=2100-01-01")).json()
+    (line,) = report
+    assert (line["manager_id"], line["late"], line["overdue"]) == (str(me), 1, 1)
+    assert line["compliance"] == 0
+    assert second != first
+
+
+@asynccontextmanager
+async def served(app: App) -> AsyncIterator[str]:
+    """The app behind a real server: a stream needs one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app.app, lifespan="off", log_level="warning")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_the_live_queue_sends_what_has_changed(api: App, scoring: Scoring) -> None:
+    me = new_id()
+    (first,) = await overdue(scoring, 1, owner=me)
+    bearer = api.issuer.bearer("manager", manager_id=me)
+
+    async def views(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+        async for line in lines:
+            if line.startswith("data:"):
+                yield json.loads(line.removeprefix("data:"))
+
+    async with served(api) as base, httpx.AsyncClient(base_url=base, timeout=20) as http:
+        async with asyncio.timeout(20):
+            async with http.stream("GET", "/v1/queue/live", headers=bearer) as stream:
+                assert stream.headers["content-type"].startswith("text/event-stream")
+                seen = views(stream.aiter_lines())
+                assert [e["client_id"] for e in (await anext(seen))["first"]] == [str(first)]
+                await scoring.hears(spoke(first, now(), by=me))
+                assert (await anext(seen))["first"] == []
+        refused = await http.get("/v1/queue/live")
+        assert refused.status_code == 401
