@@ -9,7 +9,7 @@ a commit anywhere in the service wakes it, because that may have made a row due 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -29,6 +29,7 @@ HELD_BY_OTHERS_SECONDS = 0.05
 MANY = 100  # rows fired at once are a backlog, which two lanes work off
 LANES = 2
 NEAR = timedelta(seconds=10)
+AT_ONCE = datetime.min.replace(tzinfo=UTC)  # due because it is there: no instant, no lateness
 
 FIRED = Counter("timer_fired_total", "Due rows fired", ["timer"])
 LATENESS = Histogram(
@@ -151,7 +152,8 @@ class TimerLoop:
             failpoints.reach("timer.committed")
         if not fired:  # others hold the due rows; they will be done in a moment
             return HELD_BY_OTHERS_SECONDS, 0
-        LATENESS.labels(self.timer.name).observe(max(0.0, (now - due).total_seconds()))
+        if due is not AT_ONCE:
+            LATENESS.labels(self.timer.name).observe(max(0.0, (now - due).total_seconds()))
         FIRED.labels(self.timer.name).inc(fired)
         self._database.wake.ring()
         return 0.0, fired

@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from libs.shared.calendars import Calendar
 from libs.shared.field_types import Flag
 
-BEGIN = date(2016, 1, 4)  # who was last spoken with earlier is late by all means
 EPOCH = date(1970, 1, 1)
 MARGIN_DAYS = 60
 MOST_WORKING_DAYS = 366
@@ -59,8 +58,9 @@ class TouchSla(BaseModel):
 class WorkingDays:
     """Working days, ascending, to count in, each with its first opening and last closing.
 
-    They begin at the same day whenever they are asked for, so a due day found by its place among
-    them is the same tomorrow. Behind the last one none is known.
+    They begin with the decade before, so a due day found by its place among them is the same
+    tomorrow: who was last spoken with earlier is late by all means. Behind the last one none is
+    known.
     """
 
     days: Sequence[date]
@@ -93,7 +93,8 @@ def _as_array(values: Iterable[int]) -> str:
 @lru_cache(maxsize=64)
 def _working_days(calendar: str, until: date) -> WorkingDays:
     parsed = Calendar.model_validate_json(calendar)
-    every_day = (BEGIN + timedelta(number) for number in range((until - BEGIN).days))
+    begin = date(until.year // 10 * 10 - 10, 1, 1)
+    every_day = (begin + timedelta(number) for number in range((until - begin).days))
     known = [(day, span) for day in every_day if (span := parsed.span_of(day))]
     return WorkingDays(tuple(day for day, _ in known), tuple(span for _, span in known))
 

@@ -246,6 +246,20 @@ async def test_the_day_shows_queue_budget_and_what_is_overdue(api: App, scoring:
     assert len(day["budget"]["slots"]) == (1 if workday else 0)
 
 
+async def test_the_summary_counts_the_whole_base(api: App, scoring: Scoring) -> None:
+    await overdue(scoring, 2)
+    await scoring.hears(closed(new_id(), at=now()))
+    before = (await api.call("GET", "/v1/queue/summary", role="analyst")).json()
+    await scoring.turns_touches(now())
+    after = (await api.call("GET", "/v1/queue/summary", role="analyst")).json()
+
+    assert (before["unsettled"], before["planned"], before["overdue"]) == (1, 0, 2)
+    assert (after["unsettled"], after["planned"], after["overdue"]) == (0, 1, 2)
+    assert sum(line["overdue"] for line in after["waiting"]) == 2
+    refused = await api.call("GET", "/v1/queue/summary", role="manager", manager_id=new_id())
+    assert refused.status_code == 403
+
+
 async def test_a_budget_can_end_the_day(api: App, scoring: Scoring) -> None:
     me = new_id()
     first, *_ = await overdue(scoring, 2)

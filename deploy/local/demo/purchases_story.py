@@ -140,6 +140,16 @@ async def all_told(observer: Observer, scores: Sequence[dict[str, Any]]) -> None
     await until("every move is told", heard)
 
 
+async def touches_settled(doors: Doors) -> None:
+    """Wait until everybody's next touch is planned."""
+
+    async def settled() -> bool:
+        base = await doors.call("GET", "scoring", "/v1/queue/summary", by="analyst")
+        return bool(base["unsettled"] == 0)
+
+    await until("every touch is planned", settled)
+
+
 async def play(
     doors: Doors, observer: Observer, purchases: Sequence[Purchase], say: Any, tick: Any
 ) -> PurchaseFacts:
@@ -169,6 +179,7 @@ async def play(
     facts.segments_current_mismatches = await compare_with_current(doors, scores)
     facts.rescoring_mismatches = await rescore(doors)
     facts.table = await doors.call("GET", "scoring", "/v1/segments", by="analyst")
+    await touches_settled(doors)
     facts.queue = await doors.call("GET", "scoring", "/v1/queue?limit=10", by="analyst")
     facts.names = {client: number for number, client in ids.items()}
     return facts

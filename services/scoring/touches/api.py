@@ -128,6 +128,21 @@ class Day(BaseModel):
     first: list[QueueEntry]
 
 
+class Base(BaseModel):
+    """How the whole base stands.
+
+    Attributes:
+        unsettled: Clients who are being planned anew, or whose day turns at this moment.
+        planned: The day of their next touch is still to come.
+    """
+
+    unsettled: int
+    planned: int
+    due: int
+    overdue: int
+    waiting: list[Waiting]
+
+
 class LiveQueue(BaseModel):
     """What the live stream sends when the queue has changed."""
 
@@ -156,6 +171,18 @@ async def show_queue(
         manager_id=_whose(caller, manager_id),
         segment=segment,
         state=state,
+    )
+
+
+@routes.get("/queue/summary", summary="How many clients wait, by segment, in the whole base")
+async def show_summary(session: Session, _caller: Overseer, now: Now) -> Base:
+    waiting = await _waiting(session, None, (await current(session, QueuePolicy)).body)
+    standing = (await session.execute(_STANDING, {"now": now})).one()
+    return Base(
+        unsettled=standing.unsettled,
+        planned=standing.planned,
+        **_sums(waiting),
+        waiting=waiting,
     )
 
 
@@ -295,6 +322,14 @@ _WAITING = text("""
     FROM touch_plans WHERE state IN ('due', 'overdue') AND (CAST(:manager_id AS uuid) IS NULL
         OR owner_id = :manager_id OR (owner_id IS NULL AND :common))
     GROUP BY segment, priority ORDER BY priority, segment
+""")
+
+
+_STANDING = text("""
+    SELECT (SELECT count(*) FROM touch_changes)
+        + (SELECT count(*) FROM touch_replans WHERE due_at IS NOT NULL)
+        + count(*) FILTER (WHERE due_at <= :now) AS unsettled,
+        count(*) FILTER (WHERE state = 'waiting') AS planned FROM touch_plans
 """)
 
 

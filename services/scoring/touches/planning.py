@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from libs.shared.database import Connection
-from libs.shared.timers import Timer
+from libs.shared.timers import AT_ONCE, Timer
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
@@ -139,11 +139,13 @@ async def plan_changed_clients(tx: Connection, now: datetime) -> int:
 
 
 async def next_change(connection: Connection) -> datetime | None:
-    """When the oldest note has settled."""
-    noted: datetime | None = await connection.fetchval(
-        "SELECT changed_at FROM touch_changes ORDER BY id LIMIT 1"
+    """At once when the oldest note has settled, in real time; the loop looks again until then."""
+    settled = await connection.fetchval(
+        "SELECT changed_at <= clock_timestamp() - $1::interval FROM touch_changes"
+        " ORDER BY id LIMIT 1",
+        SETTLES_AFTER,
     )
-    return noted and noted + SETTLES_AFTER
+    return AT_ONCE if settled else None
 
 
 async def plan_everybody(tx: Connection, rule_version: int, now: datetime) -> None:
