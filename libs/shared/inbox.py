@@ -28,10 +28,16 @@ HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
+# Where all are new, which is nearly always, no id comes back: reading thousands costs as much again.
 _REMEMBER = f"""
-    INSERT INTO inbox (event_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
-    ON CONFLICT DO NOTHING
-    RETURNING event_id, EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES})
+    WITH new AS (
+        INSERT INTO inbox (event_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
+        ON CONFLICT DO NOTHING RETURNING event_id
+    )
+    SELECT count(*) AS new,
+        CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(event_id), '{{}}') END AS new_ids,
+        EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}) AS any_parked
+    FROM new
 """
 
 
@@ -109,11 +115,14 @@ class Inbox:
         """
         # The first of those with the same id, because it is written last.
         unique = {h.envelope.id: h for h in reversed(heard) if h.envelope is not None}
-        rows = await tx.fetch(_REMEMBER, list(unique)) if unique else []
-        any_parked = bool(rows and rows[0][1])
-        if len(rows) == len(heard):
+        if not unique:
+            return heard, False
+        row = await tx.fetchrow(_REMEMBER, list(unique))
+        assert row is not None  # an aggregate always has one
+        any_parked: bool = row["any_parked"]
+        if row["new"] == len(heard):
             return heard, any_parked
-        new_ids = {row["event_id"] for row in rows}
+        new_ids = unique.keys() if row["new_ids"] is None else set(row["new_ids"])
         fresh = [
             item
             for item in heard

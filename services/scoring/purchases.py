@@ -18,11 +18,15 @@ from services.scoring.rules_in_force import rules_in_force
 from services.scoring.score_keeping import load, say, store
 from services.scoring.standing import Change
 
+# Which ones were new is told only where not all were: reading thousands of ids costs as much again.
 _ADD = """
-    INSERT INTO purchases (deal_id, client_id, day, closed_at, amount_minor, currency)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::date[], $4::timestamptz[], $5::bigint[],
-        $6::text[])
-    ON CONFLICT (deal_id) DO NOTHING RETURNING deal_id
+    WITH new AS (
+        INSERT INTO purchases (deal_id, client_id, day, closed_at, amount_minor, currency)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::date[], $4::timestamptz[], $5::bigint[],
+            $6::text[])
+        ON CONFLICT (deal_id) DO NOTHING RETURNING deal_id
+    )
+    SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(deal_id), '{}') END FROM new
 """
 
 
@@ -50,7 +54,7 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
     values = [rules.value_minor(deal.amount_minor, deal.currency) for deal in deals]
     days = [rules.day_of(deal.closed_at) for deal in deals]
     standings = await load(tx, [deal.client_id for deal in deals], rules)
-    added = await tx.fetch(
+    added: list[UUID] | None = await tx.fetchval(
         _ADD,
         [deal.deal_id for deal in deals],
         [deal.client_id for deal in deals],
@@ -59,12 +63,13 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
         [deal.amount_minor for deal in deals],
         [deal.currency for deal in deals],
     )
-    new = {row["deal_id"] for row in added}
+    new = None if added is None else set(added)  # None: all of them
     moves: list[tuple[Change, Event | None]] = []
     for deal, day, value in zip(deals, days, values, strict=True):
-        if deal.deal_id not in new:
-            continue
-        new.remove(deal.deal_id)  # the same deal again in this batch counts once
+        if new is not None:
+            if deal.deal_id not in new:
+                continue
+            new.remove(deal.deal_id)  # the same deal again in this batch counts once
         for change in standings[deal.client_id].buy(day, value, at=deal.occurred_at, rules=rules):
             moves.append((change, deal))  # noqa: PERF401  # thousands of lists less
     await store(tx, standings.values(), rules)
