@@ -21,7 +21,7 @@ from services.scoring.models import RuleChange, RulePreview, RuleSetVersion
 from services.scoring.rating_in_sql import Rating, cuts_of
 from services.scoring.rfm import Cuts
 from services.scoring.rules import CurrencyWithoutRate, Rules, RuleSet
-from services.scoring.rules_in_force import RULES_LOCK, cuts_from, find, rules_in_force
+from services.scoring.rules_in_force import RULES_LOCK, cuts_from, find, rules_in_force, rules_seen
 
 # Then some clients' figures are of one basis and some of another.
 _COUNTING = "SELECT EXISTS (SELECT FROM rule_changes WHERE due_at IS NOT NULL AND counts_anew)"
@@ -168,7 +168,7 @@ async def require_rates(connection: Connection, rule_set: RuleSet) -> None:
 
 async def figures_of(connection: Connection, rating: Rating, now: datetime) -> str:
     """A statement with everybody's figures as of now, read where they are stored."""
-    in_force = await rules_in_force(connection)
+    in_force = await rules_seen(connection)
     if rating.rules.basis != in_force.basis or await connection.fetchval(_COUNTING):
         return rating.counted()
     instant = rating.add(now, "timestamptz")

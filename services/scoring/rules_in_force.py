@@ -1,5 +1,6 @@
 """Which rule set is in force, and drafting another; `activation.py` puts it in force."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -65,12 +66,22 @@ async def rules_in_force(connection: Connection) -> Rules:
     return _parsed(row["version"], row["body"], row["cuts"])
 
 
+async def rules_seen(connection: Connection) -> Rules:
+    """The same without writing anything, for transactions that only read."""
+    row = await connection.fetchrow(_IN_FORCE)
+    if row is None:
+        cuts = cuts_from(DEFAULT_RULE_SET.fixed_cuts.model_dump())
+        return Rules.of(1, DEFAULT_RULE_SET, cuts)
+    return _parsed(row["version"], row["body"], row["cuts"])
+
+
 @lru_cache(maxsize=32)
 def _parsed(version: int, body: str, cuts: str) -> Rules:
     return Rules.of(version, RuleSet.model_validate_json(body), cuts_from(orjson.loads(cuts)))
 
 
-def cuts_from(stored: dict[str, list[float]]) -> Cuts:
+def cuts_from(stored: Mapping[str, Sequence[float]]) -> Cuts:
+    """Cuts as they were kept with a version."""
     return Cuts(
         tuple(stored["recency_days"]), tuple(stored["frequency"]), tuple(stored["monetary_minor"])
     )

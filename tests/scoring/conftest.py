@@ -16,11 +16,14 @@ from libs.shared.inbox import Inbox
 from libs.shared.subscriptions import Dispatcher
 from libs.shared.timers import Fire
 from services.scoring.ageing import age_due_clients
+from services.scoring.main import build
 from services.scoring.rescoring import rescore
 from services.scoring.rule_change import apply_new_rules
+from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
 from services.scoring.touches.planning import plan_changed_clients, plan_next_stretch
 from services.scoring.touches.touch_clock import turn_due_touches
+from tests.apps import App, running
 from tests.conftest import FreshDatabase
 from tests.shared.streams import record_of
 
@@ -146,9 +149,21 @@ class Scoring:
 
 
 @pytest.fixture
-async def scoring(fresh_database: FreshDatabase) -> AsyncIterator[Scoring]:
-    async with Database.open(await fresh_database("scoring"), name="test", pool_size=4) as database:
+async def url(fresh_database: FreshDatabase) -> str:
+    return await fresh_database("scoring")
+
+
+@pytest.fixture
+async def scoring(url: str) -> AsyncIterator[Scoring]:
+    async with Database.open(url, name="test", pool_size=4) as database:
         yield Scoring(database, Inbox(database, Dispatcher(SUBSCRIPTIONS)))
+
+
+@pytest.fixture
+async def api(url: str) -> AsyncIterator[App]:
+    """The API on the database of `scoring`."""
+    async with running(build, ScoringSettings, url) as app:
+        yield app
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Time passes by due rows, rules change beside the stream, and a rescoring finds what is wrong."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -18,12 +18,12 @@ from tests.scoring.test_purchases import history
 END = NEW_YEAR + timedelta(days=700)
 
 
-async def activated(database: Database, rule_set: RuleSet) -> int:
+async def activated(database: Database, rule_set: RuleSet, now: datetime = END) -> int:
     async with database.session() as session:
         await prepared(session)
         version = (await draft(session, rule_set, by="ann", now=NEW_YEAR)).version
     async with database.session() as session:
-        await activate(session, version, by="ann", now=END)
+        await activate(session, version, by="ann", now=now)
     return version
 
 

@@ -1,39 +1,14 @@
 """Scores, rule sets and rescorings over HTTP."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from libs.shared.database import Database
 from libs.shared.ids import new_id
-from libs.shared.inbox import Inbox
-from libs.shared.subscriptions import Dispatcher
-from services.scoring.main import build
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
-from services.scoring.settings import ScoringSettings
-from services.scoring.subscriptions import SUBSCRIPTIONS
-from tests.apps import App, problem, running
-from tests.conftest import FreshDatabase
+from tests.apps import App, problem
 from tests.scoring.conftest import Scoring, closed
-
-
-@pytest.fixture
-async def url(fresh_database: FreshDatabase) -> str:
-    return await fresh_database("scoring")
-
-
-@pytest.fixture
-async def scoring(url: str) -> AsyncIterator[Scoring]:
-    async with Database.open(url, name="test", pool_size=2) as database:
-        yield Scoring(database, Inbox(database, Dispatcher(SUBSCRIPTIONS)))
-
-
-@pytest.fixture
-async def api(url: str) -> AsyncIterator[App]:
-    async with running(build, ScoringSettings, url) as app:
-        yield app
 
 
 def rules(**changes: Any) -> dict[str, Any]:
