@@ -7,6 +7,7 @@ keeps exactly one segment at every moment.
 """
 
 from datetime import datetime
+from math import ceil
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -25,6 +26,8 @@ from services.scoring.rules_in_force import RULES_LOCK, cuts_from, find, rules_i
 
 # Then some clients' figures are of one basis and some of another.
 _COUNTING = "SELECT EXISTS (SELECT FROM rule_changes WHERE due_at IS NOT NULL AND counts_anew)"
+
+_UNDER_WAY = "SELECT EXISTS (SELECT FROM rule_changes WHERE due_at IS NOT NULL)"
 
 
 class RuleSetNotDraft(Conflict):
@@ -80,19 +83,7 @@ async def activate(
         await session.flush()  # the unique index allows one active version at a time
     row.cuts = stored_cuts(cuts)
     row.status, row.activated_at, row.activated_by = "active", now, by
-    is_mixed = await connection.fetchval(_COUNTING)
-    counts_anew = is_mixed or Rules.of(version, rule_set, cuts).basis != before.basis
-    session.add(
-        RuleChange(
-            version=version,
-            counts_anew=counts_anew,
-            state="waiting",
-            due_at=now,
-            activated_at=now,
-            checked=0,
-            moved=0,
-        )
-    )
+    session.add(await _change(connection, Rules.of(version, rule_set, cuts), before, now))
     await record(
         session,
         action="rules.activated",
@@ -120,6 +111,25 @@ def stored_cuts(cuts: Cuts) -> dict[str, list[float]]:
         "frequency": list(cuts.frequency),
         "monetary_minor": list(cuts.monetary_minor),
     }
+
+
+async def _change(connection: Connection, rules: Rules, before: Rules, now: datetime) -> RuleChange:
+    """What has to be done; all of it, where the change before has not reached everybody yet."""
+    is_mixed = await connection.fetchval(_COUNTING)
+    is_under_way = await connection.fetchval(_UNDER_WAY)
+    # A client's next boundary is the next bound: one that was there before is no nearer.
+    known_bounds = {ceil(bound) for bound in before.cuts.recency_days}
+    bounds = {ceil(bound) for bound in rules.cuts.recency_days}
+    return RuleChange(
+        version=rules.version,
+        counts_anew=is_mixed or rules.basis != before.basis,
+        comes_nearer=is_under_way or not bounds <= known_bounds,
+        state="waiting",
+        due_at=now,
+        activated_at=now,
+        checked=0,
+        moved=0,
+    )
 
 
 async def _bare(session: AsyncSession) -> Connection:

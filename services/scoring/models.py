@@ -46,6 +46,7 @@ class RuleChange(Base):
 
     Attributes:
         counts_anew: Figures stored under the version before do not serve this one.
+        comes_nearer: Some clients' next boundary may be nearer than under the version before.
         fence: Transactions that may still know the rules before.
         after_client_id: Everybody up to and including this client has been rated.
     """
@@ -54,6 +55,7 @@ class RuleChange(Base):
 
     version: Mapped[int] = mapped_column(primary_key=True)
     counts_anew: Mapped[bool]
+    comes_nearer: Mapped[bool]
     state: Mapped[str]  # waiting, running, finished, superseded
     due_at: Mapped[datetime | None] = mapped_column(Instant)
     activated_at: Mapped[datetime] = mapped_column(Instant)

@@ -25,8 +25,12 @@ _ADD = """
         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::date[], $4::timestamptz[], $5::bigint[],
             $6::text[])
         ON CONFLICT (deal_id) DO NOTHING RETURNING deal_id
-    )
+    ), counted AS (INSERT INTO purchase_counts (added) SELECT count(*) FROM new)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(deal_id), '{}') END FROM new
+"""
+_RETURN = """
+    INSERT INTO returns (reversal_id, deal_id, client_id, reversed_at, amount_minor, is_full)
+    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (reversal_id) DO NOTHING
 """
 
 
@@ -105,6 +109,15 @@ async def score_reversed_deals(reversals: Sequence[DealReversed], tx: Connection
         "UPDATE purchases SET returned_minor = $2, is_returned = $3 WHERE deal_id = $1",
         [(p.deal_id, p.returned_minor, p.is_returned) for p in purchases.values()],
     )
+    await tx.executemany(
+        _RETURN,
+        [
+            (r.reversal_id, r.deal_id, r.client_id, r.reversed_at, r.amount_minor, r.is_full)
+            for r in reversals
+        ],
+    )
+    if gone := sum(reversal.is_full for reversal in reversals):
+        await tx.execute("INSERT INTO purchase_counts (added) VALUES ($1)", -gone)
     await store(tx, standings.values(), rules)
     await say(tx, moves)
 

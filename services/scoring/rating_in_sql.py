@@ -6,7 +6,8 @@ without their timer having fired yet, the figures are counted from the purchases
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
+from math import ceil
 from uuid import UUID
 
 from libs.shared.database import Connection
@@ -38,6 +39,27 @@ _COUNTED = """
     GROUP BY client_id, seq, segment, recency_score, frequency_score, monetary_score, due_at,
         as_of, on_day
 """
+_PAST = """
+    SELECT client_id, on_day, max(day) AS last_day,
+        min(day) FILTER (WHERE day > on_day - {period}) AS oldest_day, {frequency} AS frequency,
+        coalesce(sum(value_minor) FILTER (WHERE day > on_day - {period}), 0)::bigint
+            AS monetary_minor,
+        {run} AS monthly_run
+    FROM (
+        SELECT p.*, {today} AS on_day{months} FROM (
+            SELECT client_id, day, count(*) AS purchases,
+                sum(round((amount_minor - coalesce(back_minor, 0)) * rate)) AS value_minor
+            FROM purchases JOIN unnest({currencies}, {rates}) AS r (currency, rate) USING (currency)
+            LEFT JOIN (
+                SELECT deal_id, sum(amount_minor) AS back_minor, bool_or(is_full) AS is_undone
+                FROM returns WHERE reversed_at <= {moment} AND {whose} GROUP BY deal_id
+            ) AS back USING (deal_id)
+            WHERE closed_at <= {moment} AND {whose} AND is_undone IS NOT TRUE
+            GROUP BY client_id, day
+        ) AS p
+    ) AS by_day
+    GROUP BY client_id, on_day
+"""
 _DAYS = "count(*) FILTER (WHERE day > on_day - {period})::int"
 _PURCHASES = "coalesce(sum(purchases) FILTER (WHERE day > on_day - {period}), 0)::int"
 _MONTH = "(extract(year FROM {day}) * 12 + extract(month FROM {day}) - 1)::int"
@@ -47,23 +69,28 @@ _MONTHS = """, {month} AS month, max({month}) OVER (PARTITION BY client_id) AS n
 _RUN = """(CASE WHEN max(month) >= {this_month} - 1
     THEN count(DISTINCT month) FILTER (WHERE month + place = newest + 1) ELSE 0 END)::smallint"""
 
+# Figures are whole numbers, so a bound is as good as the next whole number: comparing those is four
+# times as fast as width_bucket over fractions (measured; the ratings stand here several times when
+# PostgreSQL has put everything into one expression). Names are looked up through small numbers:
+# finding one of 125 texts in an array reads all before it.
 _RATED = """
     SELECT f.*, recency_rating, frequency_rating, monetary_rating,
-        {segments}[25 * recency_rating + 5 * frequency_rating + monetary_rating - 30
-            + 125 * width_bucket(coalesce(monthly_run, 0), {run_bounds})] AS new_segment,
+        {names}[{numbers}[25 * recency_rating + 5 * frequency_rating + monetary_rating - 30
+            + 125 * width_bucket(coalesce(monthly_run, 0), {run_bounds})]] AS new_segment,
         least(
             oldest_day + {period},
-            last_day + ceil({recency_cuts}[6 - recency_rating])::int,
+            last_day + {recency_bounds}[6 - recency_rating],
             CASE WHEN monthly_run > 0
             THEN (date_trunc('month', last_day::timestamp) + interval '2 months')::date END
         ) AS due_on
     FROM ({figures}) AS f CROSS JOIN LATERAL (SELECT
-        (5 - width_bucket((on_day - last_day)::float8, {recency_cuts}))::smallint
-            AS recency_rating,
-        (1 + width_bucket(frequency::float8, {frequency_cuts}))::smallint AS frequency_rating,
-        (1 + width_bucket(monetary_minor::float8, {monetary_cuts}))::smallint AS monetary_rating
+        {recency}::smallint AS recency_rating, {frequency}::smallint AS frequency_rating,
+        {monetary}::smallint AS monetary_rating
     ) AS r
 """
+_RATE = """(CASE WHEN {value} < {0} THEN {ratings[0]} WHEN {value} < {1} THEN {ratings[1]}
+    WHEN {value} < {2} THEN {ratings[2]} WHEN {value} < {3} THEN {ratings[3]}
+    ELSE {ratings[4]} END)"""
 
 # The midnight a day begins with. A time that a zone's clock shows twice is the first one, as Python
 # takes it; PostgreSQL takes the second.
@@ -90,17 +117,17 @@ class Rating:
         self.rules = rules
         self.values: list[object] = []
         segments = [by[scores] for by in rules.segments_by_run for scores in EVERY_SCORES]
+        names = list(rules.rule_set.treatment())
         self._known: dict[str, tuple[object, str]] = {
             "today": (today, "date"),
             "period": (rules.period.days, "int"),
             "zone": (rules.rule_set.zone, "text"),
             "currencies": (list(rules.rates), "text[]"),
             "rates": (list(rules.rates.values()), "numeric[]"),
-            "segments": (segments, "text[]"),
+            "names": (names, "text[]"),
+            "numbers": ([names.index(segment) + 1 for segment in segments], "int[]"),
             "run_bounds": (list(rules.run_bounds) or [_NEVER], "int[]"),
-            "recency_cuts": (list(rules.cuts.recency_days), "float8[]"),
-            "frequency_cuts": (list(rules.cuts.frequency), "float8[]"),
-            "monetary_cuts": (list(rules.cuts.monetary_minor), "float8[]"),
+            "recency_bounds": ([ceil(bound) for bound in rules.cuts.recency_days], "int[]"),
         }
         self._used: dict[str, str] = {}
 
@@ -129,28 +156,56 @@ class Rating:
             whose: The same or a wider condition on `purchases`, to read fewer.
             on_day: For which day, an expression of `s.as_of`, `s.due_at`; today if left out.
         """
+        return _COUNTED.format(
+            which=which,
+            whose=whose,
+            on_day=on_day or f"greatest(s.as_of, {self['today']})",
+            **self._counting(),
+        )
+
+    def past(self, moment: datetime, whose: str = EVERYBODY) -> str:
+        """Figures of a past moment of the day `today`, less what was returned by then.
+
+        Args:
+            whose: Condition on `client_id`.
+        """
+        return _PAST.format(
+            whose=whose,
+            today=self["today"],
+            moment=self.add(moment, "timestamptz"),
+            **self._counting(),
+        )
+
+    def _counting(self) -> dict[str, str]:
         run, months = "NULL::smallint", ""
         if self.rules.run_bounds:
             run = _RUN.format(this_month=_MONTH.format(day="on_day"))
             months = _MONTHS.format(month=_MONTH.format(day="p.day"))
         frequency = _PURCHASES if self.rules.counts_purchases else _DAYS
-        return _COUNTED.format(
-            frequency=frequency.format(period=self["period"]),
-            run=run,
-            months=months,
-            which=which,
-            whose=whose,
-            on_day=on_day or f"greatest(s.as_of, {self['today']})",
-            period=self["period"],
-            currencies=self["currencies"],
-            rates=self["rates"],
-        )
+        return {
+            "frequency": frequency.format(period=self["period"]),
+            "run": run,
+            "months": months,
+            "period": self["period"],
+            "currencies": self["currencies"],
+            "rates": self["rates"],
+        }
 
     def rated(self, figures: str) -> str:
         """Ratings (`recency_rating` ...), `new_segment` and `due_on`, beside the figures."""
-        names = ("period", "segments", "run_bounds")
-        cuts = ("recency_cuts", "frequency_cuts", "monetary_cuts")
-        return _RATED.format(figures=figures, **{name: self[name] for name in (*names, *cuts)})
+        cuts = self.rules.cuts
+        names = ("period", "names", "numbers", "run_bounds", "recency_bounds")
+        return _RATED.format(
+            figures=figures,
+            recency=self._rate("(on_day - last_day)", cuts.recency_days, (5, 4, 3, 2, 1)),
+            frequency=self._rate("frequency", cuts.frequency, (1, 2, 3, 4, 5)),
+            monetary=self._rate("monetary_minor", cuts.monetary_minor, (1, 2, 3, 4, 5)),
+            **{name: self[name] for name in names},
+        )
+
+    def _rate(self, value: str, bounds: Sequence[float], ratings: Sequence[int]) -> str:
+        whole = [self.add(ceil(bound), "bigint") for bound in bounds]
+        return _RATE.format(*whole, value=value, ratings=ratings)
 
     def midnight(self, day: str) -> str:
         """The instant at which a day begins."""

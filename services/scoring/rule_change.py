@@ -44,14 +44,16 @@ _STILL_UNDER_WAY = """
     SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND granted
         AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[]))
 """
+_COMES_NEARER = """
+    OR due_on < (due_at AT TIME ZONE {zone})::date OR (due_at IS NULL AND due_on IS NOT NULL)
+"""
+# Without the second naming of the stretch the whole table is read to find some rows of it.
 _APPLY = """
     WITH changed AS MATERIALIZED (
         SELECT rated.*, {midnight} AS new_due_at FROM ({rated}) AS rated
         WHERE recency_rating <> recency_score OR frequency_rating <> frequency_score
             OR monetary_rating <> monetary_score OR new_segment <> segment OR segment IS NULL
-            OR due_on < (due_at AT TIME ZONE {zone})::date
-            OR (due_at IS NULL AND due_on IS NOT NULL)
-            {or_counted}
+            {or_else}
         ORDER BY client_id {lock}
     ), written AS (
         UPDATE scores AS s SET segment = c.new_segment, recency_score = c.recency_rating,
@@ -60,7 +62,7 @@ _APPLY = """
             monetary_minor = c.monetary_minor, monthly_run = c.monthly_run, as_of = c.on_day,
             due_at = c.new_due_at, rule_version = {version},
             seq = c.seq + (c.segment IS DISTINCT FROM c.new_segment)::int
-        FROM changed AS c WHERE s.client_id = c.client_id
+        FROM changed AS c WHERE s.client_id = c.client_id AND {stretch}
     )
     SELECT client_id, seq + 1, segment, new_segment, recency_rating, frequency_rating,
         monetary_rating, on_day
@@ -97,7 +99,7 @@ async def apply_new_rules(tx: Connection, now: datetime) -> int:
         return 0
     length = COUNTED_STRETCH if change["counts_anew"] else STRETCH
     upto = await end_of_stretch(tx, after, length)
-    moved = await _rate_stretch(tx, rules, after, upto, now, counts_anew=change["counts_anew"])
+    moved = await _rate_stretch(tx, change, rules, after, upto, now)
     await tx.execute(
         "UPDATE rule_changes SET after_client_id = coalesce($2, after_client_id),"
         " checked = checked + $3, moved = moved + $4 WHERE version = $1",
@@ -123,19 +125,18 @@ async def _end(tx: Connection, change: asyncpg.Record, state: str, now: datetime
 
 async def _rate_stretch(
     tx: Connection,
+    change: asyncpg.Record,
     rules: Rules,
     after: UUID,
     upto: UUID | None,
     now: datetime,
-    *,
-    counts_anew: bool,
 ) -> int:
     """Rate the clients behind `after`, up to and including `upto`; how many moved."""
     rating = Rating(rules, rules.day_of(now))
     stretch = f"client_id > {rating.add(after, 'uuid')}"
     if upto is not None:
         stretch += f" AND client_id <= {rating.add(upto, 'uuid')}"
-    if counts_anew:
+    if change["counts_anew"]:
         await tx.execute(
             f"SELECT FROM scores WHERE {stretch} ORDER BY client_id FOR UPDATE", *rating.values
         )
@@ -147,7 +148,7 @@ async def _rate_stretch(
         upto,
     )
     is_punctual = f"(due_at IS NULL OR due_at > {rating.add(now, 'timestamptz')})"
-    statement = _statement(rating, f"{stretch} AND {is_punctual}", stretch, counts_anew)
+    statement = _statement(rating, change, f"{stretch} AND {is_punctual}", stretch)
     moves: list[tuple[Change, Event | None]] = []
     for client_id, seq, old, new, recency, frequency, monetary, as_of in await tx.fetch(
         statement, *rating.values
@@ -160,14 +161,20 @@ async def _rate_stretch(
     return len(moves) + await _apply_to_late(tx, [row[0] for row in late], rules, now)
 
 
-def _statement(rating: Rating, which: str, whose: str, counts_anew: bool) -> str:
-    figures = rating.counted(which, whose) if counts_anew else rating.stored(which)
+def _statement(rating: Rating, change: asyncpg.Record, which: str, stretch: str) -> str:
+    counts_anew = change["counts_anew"]
+    or_else = ""
+    if counts_anew:
+        or_else = "OR true"
+    elif change["comes_nearer"]:
+        or_else = _COMES_NEARER.format(zone=rating["zone"])
+    figures = rating.counted(which, stretch) if counts_anew else rating.stored(which)
     return _APPLY.format(
         rated=rating.rated(figures),
         midnight=rating.midnight("due_on"),
-        zone=rating["zone"],
         version=rating.add(rating.rules.version, "int"),
-        or_counted="OR true" if counts_anew else "",
+        stretch=stretch.replace("client_id", "s.client_id"),
+        or_else=or_else,
         lock="" if counts_anew else "FOR UPDATE",
     )
 

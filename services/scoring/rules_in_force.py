@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+import asyncpg
 import orjson
 from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -68,7 +69,21 @@ async def rules_in_force(connection: Connection) -> Rules:
 
 async def rules_seen(connection: Connection) -> Rules:
     """The same without writing anything, for transactions that only read."""
-    row = await connection.fetchrow(_IN_FORCE)
+    return _rules_of(await connection.fetchrow(_IN_FORCE))
+
+
+async def rules_at(connection: Connection, moment: datetime) -> Rules:
+    """The rules that were in force at a moment; before anything was activated, the preset."""
+    return _rules_of(
+        await connection.fetchrow(
+            "SELECT version, body::text, cuts::text FROM rule_sets WHERE activated_at <= $1"
+            " ORDER BY activated_at DESC, version DESC LIMIT 1",
+            moment,
+        )
+    )
+
+
+def _rules_of(row: asyncpg.Record | None) -> Rules:
     if row is None:
         cuts = cuts_from(DEFAULT_RULE_SET.fixed_cuts.model_dump())
         return Rules.of(1, DEFAULT_RULE_SET, cuts)

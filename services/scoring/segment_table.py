@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.scoring.purchase_count import purchase_count
 from services.scoring.rules import Rules
 
 _TABLE = text("""
@@ -14,8 +15,6 @@ _TABLE = text("""
         avg(frequency)::float8 AS mean_frequency
     FROM scores WHERE segment IS NOT NULL GROUP BY segment
 """)
-
-_PURCHASES = text("SELECT count(*) FROM purchases WHERE NOT is_returned")
 
 
 class SegmentLine(BaseModel):
@@ -69,6 +68,6 @@ async def segment_table(session: AsyncSession, rules: Rules, *, now: datetime) -
         rule_version=rules.version,
         currency=rules.rule_set.reporting_currency,
         clients=sum(row.clients for row in rows.values()),
-        purchases=await session.scalar(_PURCHASES) or 0,
+        purchases=await purchase_count(session),
         segments=sorted(lines, key=lambda line: (line.priority, line.segment)),
     )

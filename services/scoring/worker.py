@@ -2,6 +2,7 @@
 
 from libs.shared.runtime import Worker, run_worker
 from services.scoring.ageing import AGEING
+from services.scoring.purchase_count import fold_purchase_counts
 from services.scoring.rescoring import RESCORING
 from services.scoring.rule_change import NEW_RULES
 from services.scoring.settings import ScoringSettings
@@ -12,4 +13,6 @@ from services.scoring.touches.touch_clock import TOUCH_CLOCK
 TIMERS = (AGEING, NEW_RULES, RESCORING, PLANNING, REPLANNING, TOUCH_CLOCK)
 
 if __name__ == "__main__":
-    run_worker(Worker("scoring", ScoringSettings(), SUBSCRIPTIONS, TIMERS))
+    run_worker(
+        Worker("scoring", ScoringSettings(), SUBSCRIPTIONS, TIMERS, extras=(fold_purchase_counts,))
+    )
