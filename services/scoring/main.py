@@ -5,7 +5,7 @@ from fastapi import FastAPI
 import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.scoring import api, rules_api
+from services.scoring import api, past_api, rules_api
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
 from services.scoring.touches.policy import QueuePolicy
@@ -17,7 +17,13 @@ def build(settings: ScoringSettings) -> FastAPI:
         settings=settings,
         title="scoring",
         description=services.scoring.__doc__ or "",
-        routers=[api.routes, rules_api.routes, touches_api.routes, dead_letters_router()],
+        routers=[
+            api.routes,
+            past_api.routes,
+            rules_api.routes,
+            touches_api.routes,
+            dead_letters_router(),
+        ],
         policies=[QueuePolicy],
     )
 

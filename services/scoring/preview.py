@@ -20,10 +20,16 @@ from services.scoring.rules import Rules, RuleSet
 EXAMPLES = 5
 
 _MATRIX = """
-    SELECT segment, new_segment, count(*) AS clients, sum(monetary_minor)::bigint AS money,
-        (array_agg(client_id ORDER BY monetary_minor DESC, client_id)
-            FILTER (WHERE segment IS DISTINCT FROM new_segment))[1:{examples}] AS examples
+    SELECT segment, new_segment, count(*) AS clients, sum(monetary_minor)::bigint AS money
     FROM ({rated}) AS rated GROUP BY segment, new_segment
+"""
+# Apart from the matrix, so that only those who would move are put in order.
+_EXAMPLES = """
+    SELECT segment, new_segment, array_agg(client_id ORDER BY place) AS examples FROM (
+        SELECT segment, new_segment, client_id, row_number() OVER (
+            PARTITION BY segment, new_segment ORDER BY monetary_minor DESC, client_id) AS place
+        FROM ({rated}) AS rated WHERE segment IS DISTINCT FROM new_segment
+    ) AS placed WHERE place <= {examples} GROUP BY segment, new_segment
 """
 
 
@@ -61,11 +67,11 @@ async def preview(connection: Connection, rule_set: RuleSet, *, now: datetime) -
     rules = Rules.of(0, rule_set, cuts)
     rating = Rating(rules, rules.day_of(now))
     rated = rating.rated(await figures_of(connection, rating, now))
-    rows = await connection.fetch(_MATRIX.format(rated=rated, examples=EXAMPLES), *rating.values)
+    rows = await connection.fetch(_MATRIX.format(rated=rated), *rating.values)
+    named = await connection.fetch(_EXAMPLES.format(rated=rated, examples=EXAMPLES), *rating.values)
+    examples = {(old, new): clients for old, new, clients in named}
     moves = [
-        Moves(
-            row["segment"], row["new_segment"], row["clients"], row["money"], row["examples"] or ()
-        )
-        for row in rows
+        Moves(old, new, clients, money, examples.get((old, new), ()))
+        for old, new, clients, money in rows
     ]
     return Preview(cuts, sorted(moves, key=lambda m: (-m.clients, m.old_segment or "")))
