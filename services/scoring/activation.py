@@ -123,6 +123,7 @@ async def _change(connection: Connection, rules: Rules, before: Rules, now: date
     return RuleChange(
         version=rules.version,
         counts_anew=is_mixed or rules.basis != before.basis,
+        renames=is_under_way or rules.segments_by_run != before.segments_by_run,
         comes_nearer=is_under_way or not bounds <= known_bounds,
         state="waiting",
         due_at=now,

@@ -46,6 +46,7 @@ class RuleChange(Base):
 
     Attributes:
         counts_anew: Figures stored under the version before do not serve this one.
+        renames: Some ratings make another segment than under the version before.
         comes_nearer: Some clients' next boundary may be nearer than under the version before.
         fence: Transactions that may still know the rules before.
         after_client_id: Everybody up to and including this client has been rated.
@@ -55,14 +56,16 @@ class RuleChange(Base):
 
     version: Mapped[int] = mapped_column(primary_key=True)
     counts_anew: Mapped[bool]
+    renames: Mapped[bool]
     comes_nearer: Mapped[bool]
-    state: Mapped[str]  # waiting, running, finished, superseded
+    state: Mapped[str]  # waiting, running, boundaries, finished, superseded
     due_at: Mapped[datetime | None] = mapped_column(Instant)
     activated_at: Mapped[datetime] = mapped_column(Instant)
     fence: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     after_client_id: Mapped[UUID | None]
     checked: Mapped[int]
     moved: Mapped[int]
+    rated_at: Mapped[datetime | None] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
 

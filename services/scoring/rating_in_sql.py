@@ -11,7 +11,7 @@ from math import ceil
 from uuid import UUID
 
 from libs.shared.database import Connection
-from services.scoring.rfm import EVERY_SCORES, Cuts
+from services.scoring.rfm import EVERY_SCORES, Cuts, quintile_bounds_of
 from services.scoring.rules import Rules, RuleSet
 
 _STORED = """
@@ -212,46 +212,49 @@ class Rating:
         return _MIDNIGHT.format(day=day, zone=self["zone"])
 
 
+_HISTOGRAM = """
+    SELECT value, count(*) FROM (SELECT {value} AS value FROM ({figures}) AS f) AS v GROUP BY value
+"""
+_QUANTILES = """
+    SELECT percentile_cont(ARRAY[0.2, 0.4, 0.6, 0.8])
+        WITHIN GROUP (ORDER BY monetary_minor::float8) FROM ({figures}) AS f
+"""
+
+
 async def cuts_of(
     connection: Connection, rule_set: RuleSet, rating: Rating, figures: str
 ) -> Cuts | None:
     """The rule set's cuts, of the base's quintiles where it wants them; None: nobody has figures.
 
+    Days and purchases take few different values, so they are counted rather than sorted.
+
     Args:
         figures: A statement of `rating`'s; read only where an axis has quintiles.
     """
-    methods = rule_set.methods
+    methods, fixed = rule_set.methods, rule_set.fixed_cuts
     step = 1 if rule_set.ties == "below" else 0
-    axes: Sequence[tuple[str, str, float, tuple[float, ...]]] = (
-        (methods.recency, "on_day - last_day", step, rule_set.fixed_cuts.recency_days),
-        (methods.frequency, "frequency", step, rule_set.fixed_cuts.frequency),
-        (
-            methods.monetary,
-            "monetary_minor",
-            step * rule_set.money_step_minor,
-            rule_set.fixed_cuts.monetary_minor,
-        ),
-    )
-    wanted = [
-        f"percentile_cont(ARRAY[0.2, 0.4, 0.6, 0.8]) WITHIN GROUP (ORDER BY ({value})::float8)"
-        for method, value, _, _ in axes
-        if method == "quintile"
-    ]
-    if not wanted:
-        return Cuts(*(fixed for *_, fixed in axes))
-    row = await connection.fetchrow(
-        f"SELECT {', '.join(wanted)} FROM ({figures}) AS f", *rating.values
-    )
-    assert row is not None  # noqa: S101  # an aggregate gives one row
-    if row[0] is None:
+    recency: Sequence[float] = fixed.recency_days
+    frequency: Sequence[float] = fixed.frequency
+    monetary: Sequence[float] = fixed.monetary_minor
+    if methods.recency == "quintile":
+        recency = await _counted_bounds(connection, rating, figures, "on_day - last_day", step)
+    if methods.frequency == "quintile":
+        frequency = await _counted_bounds(connection, rating, figures, "frequency", step)
+    if methods.monetary == "quintile":
+        await connection.execute("SET LOCAL work_mem = '128MB'")  # a million numbers in one sort
+        found = await connection.fetchval(_QUANTILES.format(figures=figures), *rating.values)
+        monetary = [value + step * rule_set.money_step_minor for value in found or ()]
+    if not (recency and frequency and monetary):
         return None
-    found = iter(row)
-    return Cuts(
-        *(
-            tuple(q + step for q in next(found)) if method == "quintile" else fixed
-            for method, _, step, fixed in axes
-        )
-    )
+    return Cuts(tuple(recency), tuple(frequency), tuple(monetary))
+
+
+async def _counted_bounds(
+    connection: Connection, rating: Rating, figures: str, value: str, step: float
+) -> Sequence[float]:
+    statement = _HISTOGRAM.format(value=value, figures=figures)
+    counted = {row[0]: row[1] for row in await connection.fetch(statement, *rating.values)}
+    return quintile_bounds_of(counted, step) if counted else ()
 
 
 async def end_of_stretch(connection: Connection, after: UUID, length: int) -> UUID | None:

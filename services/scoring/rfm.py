@@ -11,9 +11,11 @@ Source: A. M. Hughes, Strategic Database Marketing (1994); segment ranges as in 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -148,14 +150,24 @@ def quintile_bounds(values: Sequence[float], step: float) -> tuple[float, ...]:
 
     Source: linear interpolation, type 7 of Hyndman and Fan (1996); bounds as in the R package rfm.
     """
-    if not values:
+    return quintile_bounds_of(Counter(values), step)
+
+
+def quintile_bounds_of(counted: Mapping[float, int], step: float) -> tuple[float, ...]:
+    """The same of values that are given with how often they occur."""
+    if not counted:
         raise ValueError("an empty base has no quintiles")
-    ordered = sorted(values)
-    return tuple(_quantile(ordered, share / 5) + step for share in range(1, 5))
+    ordered = sorted(counted)
+    ends = list(accumulate(counted[value] for value in ordered))  # places behind each value
+
+    def at(place: int) -> float:
+        return ordered[bisect_right(ends, place)]
+
+    return tuple(_quantile(at, ends[-1], share / 5) + step for share in range(1, 5))
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    position = (len(ordered) - 1) * share
+def _quantile(at: Callable[[int], float], count: int, share: float) -> float:
+    position = (count - 1) * share
     below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+    low, high = at(below), at(min(below + 1, count - 1))
+    return low + (high - low) * (position - below)

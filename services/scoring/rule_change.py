@@ -10,7 +10,9 @@ mark in the database before it reads the rules (the inbox its position, a timer 
 knows the new ones, and what it writes while we pass needs no second look.
 
 A boundary that moves away from a client is not written: the timer fires as it would have, finds
-nothing to do and notes the later one.
+nothing to do and notes the later one. One that comes nearer has to be, which may be nearly
+everybody's where a recency bound moves by a day. Those of the next two days are written at once,
+with the ratings; the others at leisure when everybody is rated.
 """
 
 from collections.abc import Sequence
@@ -32,6 +34,8 @@ from services.scoring.touches.changes import note_changed_clients
 from services.scoring.touches.planning import plan_everybody
 
 STRETCH = 10_000
+LEISURE_STRETCH = 2_000
+SOON_DAYS = 2
 COUNTED_STRETCH = 2_000  # locked as a whole while their purchases are read
 
 _UNDER_WAY = """
@@ -45,15 +49,15 @@ _STILL_UNDER_WAY = """
         AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[]))
 """
 _COMES_NEARER = """
-    OR due_on < (due_at AT TIME ZONE {zone})::date OR (due_at IS NULL AND due_on IS NOT NULL)
+    OR ({soon} (due_on < (due_at AT TIME ZONE {zone})::date
+        OR (due_at IS NULL AND due_on IS NOT NULL)))
 """
 # Without the second naming of the stretch the whole table is read to find some rows of it.
 _APPLY = """
     WITH changed AS MATERIALIZED (
         SELECT rated.*, {midnight} AS new_due_at FROM ({rated}) AS rated
         WHERE recency_rating <> recency_score OR frequency_rating <> frequency_score
-            OR monetary_rating <> monetary_score OR new_segment <> segment OR segment IS NULL
-            {or_else}
+            OR monetary_rating <> monetary_score OR segment IS NULL {or_else}
         ORDER BY client_id {lock}
     ), written AS (
         UPDATE scores AS s SET segment = c.new_segment, recency_score = c.recency_rating,
@@ -74,7 +78,7 @@ async def apply_new_rules(tx: Connection, now: datetime) -> int:
     """Rate the next stretch of clients under the rules in force.
 
     Returns:
-        1 while there is more to do; 0 when there is nothing, or older transactions are awaited.
+        1 while there is more to do at once; 0 when there is nothing, or it can wait a moment.
     """
     change = await tx.fetchrow(
         "SELECT * FROM rule_changes WHERE due_at <= $1 ORDER BY version LIMIT 1"
@@ -95,28 +99,53 @@ async def apply_new_rules(tx: Connection, now: datetime) -> int:
         )
         return 1
     after = change["after_client_id"] or FIRST
-    if after == FIRST and await tx.fetchval(_STILL_UNDER_WAY, change["fence"]):
+    if not change["checked"] and await tx.fetchval(_STILL_UNDER_WAY, change["fence"]):
         return 0
-    length = COUNTED_STRETCH if change["counts_anew"] else STRETCH
-    upto = await end_of_stretch(tx, after, length)
+    upto = await end_of_stretch(tx, after, _length(change))
     moved = await _rate_stretch(tx, change, rules, after, upto, now)
     await tx.execute(
-        "UPDATE rule_changes SET after_client_id = coalesce($2, after_client_id),"
-        " checked = checked + $3, moved = moved + $4 WHERE version = $1",
+        "UPDATE rule_changes SET after_client_id = $2, checked = checked + $3, moved = moved + $4"
+        " WHERE version = $1",
         rules.version,
         upto,
-        length if upto else await clients_in(tx, after, None),
+        await _checked(tx, change, after, upto),
         moved,
     )
     if upto is None:
+        await _end_pass(tx, change, now)
+    return 0 if change["state"] == "boundaries" else 1
+
+
+async def _checked(tx: Connection, change: asyncpg.Record, after: UUID, upto: UUID | None) -> int:
+    if change["state"] == "boundaries":
+        return 0
+    return _length(change) if upto else await clients_in(tx, after, None)
+
+
+def _length(change: asyncpg.Record) -> int:
+    if change["state"] == "boundaries":
+        return LEISURE_STRETCH
+    return COUNTED_STRETCH if change["counts_anew"] else STRETCH
+
+
+async def _end_pass(tx: Connection, change: asyncpg.Record, now: datetime) -> None:
+    """Everybody is rated, or had their boundaries written too."""
+    if change["state"] != "boundaries":
+        await plan_everybody(tx, change["version"], now)
+    if change["state"] == "boundaries" or change["counts_anew"] or not change["comes_nearer"]:
         await _end(tx, change, "finished", now)
-        await plan_everybody(tx, rules.version, now)
-    return 1
+        return
+    await tx.execute(
+        "UPDATE rule_changes SET state = 'boundaries', rated_at = $2 WHERE version = $1",
+        change["version"],
+        now,
+    )
 
 
 async def _end(tx: Connection, change: asyncpg.Record, state: str, now: datetime) -> None:
     await tx.execute(
-        "UPDATE rule_changes SET state = $2, due_at = NULL, finished_at = $3 WHERE version = $1",
+        "UPDATE rule_changes SET state = $2, due_at = NULL, finished_at = $3,"
+        " rated_at = coalesce(rated_at, $3) WHERE version = $1",
         change["version"],
         state,
         now,
@@ -163,11 +192,14 @@ async def _rate_stretch(
 
 def _statement(rating: Rating, change: asyncpg.Record, which: str, stretch: str) -> str:
     counts_anew = change["counts_anew"]
-    or_else = ""
+    or_else = "OR new_segment <> segment" if change["renames"] else ""
     if counts_anew:
         or_else = "OR true"
     elif change["comes_nearer"]:
-        or_else = _COMES_NEARER.format(zone=rating["zone"])
+        soon = f"due_on <= {rating['today']} + {SOON_DAYS} AND"
+        or_else += _COMES_NEARER.format(
+            zone=rating["zone"], soon="" if change["state"] == "boundaries" else soon
+        )
     figures = rating.counted(which, stretch) if counts_anew else rating.stored(which)
     return _APPLY.format(
         rated=rating.rated(figures),

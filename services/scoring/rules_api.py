@@ -126,7 +126,13 @@ class PreviewView(BaseModel):
 
 
 class RuleChangeView(BaseModel):
-    """How far the work is that activating a version left."""
+    """How far the work is that activating a version left.
+
+    Attributes:
+        state: waiting, running, boundaries (everybody is rated; when they will next be looked at is
+            still being written), finished, superseded.
+        rated_at: When everybody had been rated.
+    """
 
     version: int
     state: str
@@ -134,6 +140,7 @@ class RuleChangeView(BaseModel):
     activated_at: datetime
     checked: int
     moved: int
+    rated_at: datetime | None
     finished_at: datetime | None
 
 

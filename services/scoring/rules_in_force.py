@@ -144,6 +144,6 @@ async def prepared(session: AsyncSession) -> Rules:
 
 
 async def change_under_way(session: AsyncSession) -> RuleChange | None:
-    """The change of rules that has not reached everybody yet."""
-    query = select(RuleChange).where(RuleChange.due_at.is_not(None))
+    """The change of rules under which not everybody is rated yet."""
+    query = select(RuleChange).where(RuleChange.due_at.is_not(None), RuleChange.rated_at.is_(None))
     return await session.scalar(query.order_by(RuleChange.version.desc()).limit(1))

@@ -38,22 +38,26 @@ CREATE TABLE rule_previews (
 CREATE TABLE rule_changes (
     version integer PRIMARY KEY REFERENCES rule_sets,
     counts_anew boolean NOT NULL,
+    renames boolean NOT NULL,
     comes_nearer boolean NOT NULL,
-    state text NOT NULL CHECK (state IN ('waiting', 'running', 'finished', 'superseded')),
+    state text NOT NULL CHECK (state IN (
+        'waiting', 'running', 'boundaries', 'finished', 'superseded')),
     due_at timestamptz,
     activated_at timestamptz NOT NULL,
     fence text[],
     after_client_id uuid,
     checked integer NOT NULL DEFAULT 0,
     moved integer NOT NULL DEFAULT 0,
+    rated_at timestamptz,
     finished_at timestamptz
 );
 CREATE INDEX ix_rule_changes_due_at ON rule_changes (due_at) WHERE due_at IS NOT NULL;
 COMMENT ON COLUMN rule_changes.fence IS 'Transactions that may still know the rules before.';
 
 -- A change that was under way when this migration came goes on from the beginning.
-INSERT INTO rule_changes (version, counts_anew, comes_nearer, state, due_at, activated_at)
-SELECT version, true, true, 'waiting', activated_at, activated_at FROM rule_sets
+INSERT INTO rule_changes (
+    version, counts_anew, renames, comes_nearer, state, due_at, activated_at)
+SELECT version, true, true, true, 'waiting', activated_at, activated_at FROM rule_sets
 WHERE status = 'active' AND EXISTS (
     SELECT FROM scores WHERE rule_version < rule_sets.version);
 """
