@@ -5,10 +5,11 @@ from fastapi import FastAPI
 import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.scoring import api, past_api, rules_api
+from services.scoring import api, past_api, rules_api, value_api
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
 from services.scoring.touches.policy import QueuePolicy
+from services.scoring.value_models import ValueModelPolicy
 
 
 def build(settings: ScoringSettings) -> FastAPI:
@@ -20,11 +21,12 @@ def build(settings: ScoringSettings) -> FastAPI:
         routers=[
             api.routes,
             past_api.routes,
+            value_api.routes,
             rules_api.routes,
             touches_api.routes,
             dead_letters_router(),
         ],
-        policies=[QueuePolicy],
+        policies=[QueuePolicy, ValueModelPolicy],
     )
 
 

@@ -212,8 +212,10 @@ class Rating:
         return _MIDNIGHT.format(day=day, zone=self["zone"])
 
 
-_HISTOGRAM = """
-    SELECT value, count(*) FROM (SELECT {value} AS value FROM ({figures}) AS f) AS v GROUP BY value
+_HISTOGRAMS = """
+    SELECT recency, frequency, count(*) FROM (
+        SELECT on_day - last_day AS recency, frequency FROM ({figures}) AS f
+    ) AS f GROUP BY GROUPING SETS ((recency), (frequency))
 """
 _QUANTILES = """
     SELECT percentile_cont(ARRAY[0.2, 0.4, 0.6, 0.8])
@@ -236,25 +238,22 @@ async def cuts_of(
     recency: Sequence[float] = fixed.recency_days
     frequency: Sequence[float] = fixed.frequency
     monetary: Sequence[float] = fixed.monetary_minor
-    if methods.recency == "quintile":
-        recency = await _counted_bounds(connection, rating, figures, "on_day - last_day", step)
-    if methods.frequency == "quintile":
-        frequency = await _counted_bounds(connection, rating, figures, "frequency", step)
+    if "quintile" in (methods.recency, methods.frequency):
+        statement = _HISTOGRAMS.format(figures=figures)
+        rows = await connection.fetch(statement, *rating.values)
+        if not rows:
+            return None
+        if methods.recency == "quintile":
+            recency = quintile_bounds_of({r: n for r, _, n in rows if r is not None}, step)
+        if methods.frequency == "quintile":
+            frequency = quintile_bounds_of({f: n for _, f, n in rows if f is not None}, step)
     if methods.monetary == "quintile":
         await connection.execute("SET LOCAL work_mem = '128MB'")  # a million numbers in one sort
         found = await connection.fetchval(_QUANTILES.format(figures=figures), *rating.values)
-        monetary = [value + step * rule_set.money_step_minor for value in found or ()]
-    if not (recency and frequency and monetary):
-        return None
+        if found is None:
+            return None
+        monetary = [value + step * rule_set.money_step_minor for value in found]
     return Cuts(tuple(recency), tuple(frequency), tuple(monetary))
-
-
-async def _counted_bounds(
-    connection: Connection, rating: Rating, figures: str, value: str, step: float
-) -> Sequence[float]:
-    statement = _HISTOGRAM.format(value=value, figures=figures)
-    counted = {row[0]: row[1] for row in await connection.fetch(statement, *rating.values)}
-    return quintile_bounds_of(counted, step) if counted else ()
 
 
 async def end_of_stretch(connection: Connection, after: UUID, length: int) -> UUID | None:

@@ -9,10 +9,10 @@ from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
 from services.scoring.touches.planning import PLANNING, REPLANNING
 from services.scoring.touches.touch_clock import TOUCH_CLOCK
+from services.scoring.value_models import fit_value_models
 
+EXTRAS = (fold_purchase_counts, fit_value_models)
 TIMERS = (AGEING, NEW_RULES, RESCORING, PLANNING, REPLANNING, TOUCH_CLOCK)
 
 if __name__ == "__main__":
-    run_worker(
-        Worker("scoring", ScoringSettings(), SUBSCRIPTIONS, TIMERS, extras=(fold_purchase_counts,))
-    )
+    run_worker(Worker("scoring", ScoringSettings(), SUBSCRIPTIONS, TIMERS, extras=EXTRAS))

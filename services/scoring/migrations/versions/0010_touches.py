@@ -5,7 +5,7 @@ from alembic import op
 from libs.shared.migrations import run_sql
 
 revision = "0010"
-down_revision = "0004"
+down_revision = "0006"
 
 SQL = """
 CREATE TABLE clients (
