@@ -18,6 +18,7 @@ from tests.benchmarks import (
     lateness,
     loop,
     pipeline,
+    queue,
     relay,
     timers,
 )
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "relay": relay.measure,
     "timers": timers.measure,
     "lateness": lateness.measure,
+    "queue": queue.measure,
 }
 
 

@@ -67,6 +67,13 @@ async def contacts_server(postgres: str, issuer: Issuer) -> AsyncIterator[tuple[
     """Port of a contacts API and the URL of its database."""
     url = await new_database(postgres, "bench_contacts")
     await migrations.upgrade("contacts", url)
+    async with service_server("contacts", url, issuer) as port:
+        yield port, url
+
+
+@asynccontextmanager
+async def service_server(service: str, url: str, issuer: Issuer) -> AsyncIterator[int]:
+    """Port of a service's API on a database with its tables."""
     environment = {
         "BAZA_DATABASE_URL": url,
         "BAZA_JWKS_URL": issuer.jwks_url,
@@ -74,8 +81,8 @@ async def contacts_server(postgres: str, issuer: Issuer) -> AsyncIterator[tuple[
         "BAZA_JWT_AUDIENCE": AUDIENCE,
         "BAZA_LOG_LEVEL": "CRITICAL",
     }
-    async with uvicorn("services.contacts.main:app", environment) as port:
-        yield port, url
+    async with uvicorn(f"services.{service}.main:app", environment) as port:
+        yield port
 
 
 @asynccontextmanager

@@ -320,7 +320,7 @@ _WAITING = text("""
         count(*) FILTER (WHERE state = 'overdue') AS overdue,
         coalesce(sum(value_minor) FILTER (WHERE state = 'overdue'), 0)::bigint AS overdue_minor
     FROM touch_plans WHERE state IN ('due', 'overdue') AND (CAST(:manager_id AS uuid) IS NULL
-        OR owner_id = :manager_id OR (owner_id IS NULL AND :common))
+        OR queue_of = :manager_id OR (owner_id IS NULL AND :common))
     GROUP BY segment, priority ORDER BY priority, segment
 """)
 

@@ -16,16 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared.errors import Conflict, NotFound
 from services.scoring.touches.policy import QueuePolicy
+from services.scoring.touches.queue import COMMON_QUEUE
 
 _FREE = "state IN ('due', 'overdue') AND (leased_until IS NULL OR leased_until <= :now)"
 _ORDER = "priority, state DESC, value_minor DESC, client_id"
 _FIRST = "SELECT client_id, priority, state, value_minor FROM touch_plans WHERE"
 _NEXT = text(f"""
     WITH own AS MATERIALIZED (
-        {_FIRST} owner_id = :manager_id AND {_FREE} ORDER BY {_ORDER}
+        {_FIRST} queue_of = :manager_id AND {_FREE} ORDER BY {_ORDER}
         LIMIT 1 FOR UPDATE SKIP LOCKED
     ), common AS MATERIALIZED (
-        {_FIRST} owner_id IS NULL AND :common AND {_FREE} ORDER BY {_ORDER}
+        {_FIRST} queue_of = {COMMON_QUEUE} AND :common AND {_FREE} ORDER BY {_ORDER}
         LIMIT 1 FOR UPDATE SKIP LOCKED
     ), chosen AS (
         SELECT client_id FROM (SELECT * FROM own UNION ALL SELECT * FROM common) AS first

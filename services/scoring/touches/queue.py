@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.scoring.rules import Rules
 from services.scoring.touches.policy import QueuePolicy
 
+COMMON_QUEUE = "'00000000-0000-0000-0000-000000000000'"  # of clients whom nobody owns
 _ORDER = "priority, state DESC, value_minor DESC, client_id"
 _OPEN = "state IN ('due', 'overdue')"
 _MATCHING = """
@@ -28,10 +29,10 @@ _OF_EVERYBODY = f"""
 """
 # Two ordered walks over one index; a condition with OR would sort everything there is.
 _OF_MANAGER = f"""
-    (SELECT * FROM touch_plans WHERE owner_id = :manager_id AND {_OPEN} {_MATCHING}
+    (SELECT * FROM touch_plans WHERE queue_of = :manager_id AND {_OPEN} {_MATCHING}
         ORDER BY {_ORDER} LIMIT :limit)
     UNION ALL
-    (SELECT * FROM touch_plans WHERE owner_id IS NULL AND :common AND {_OPEN} {_MATCHING}
+    (SELECT * FROM touch_plans WHERE queue_of = {COMMON_QUEUE} AND :common AND {_OPEN} {_MATCHING}
         ORDER BY {_ORDER} LIMIT :limit)
 """
 _ENTRIES = """

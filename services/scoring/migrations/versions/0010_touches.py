@@ -27,6 +27,8 @@ CREATE TABLE touch_plans (
     touch_no integer NOT NULL,
     state text NOT NULL CHECK (state IN ('none', 'waiting', 'due', 'overdue')),
     owner_id uuid,
+    queue_of uuid NOT NULL GENERATED ALWAYS AS (
+        coalesce(owner_id, '00000000-0000-0000-0000-000000000000')) STORED,
     segment text,
     priority integer NOT NULL,
     value_minor bigint NOT NULL,
@@ -41,11 +43,13 @@ CREATE TABLE touch_plans (
     is_in_hand boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 80);
 CREATE INDEX ix_touch_plans_due_at ON touch_plans (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX ix_touch_plans_queue_of_owner ON touch_plans
-    (owner_id, priority, state DESC, value_minor DESC, client_id) WHERE state IN ('due', 'overdue');
+CREATE INDEX ix_touch_plans_queue_of ON touch_plans
+    (queue_of, priority, state DESC, value_minor DESC, client_id) WHERE state IN ('due', 'overdue');
 CREATE INDEX ix_touch_plans_queue ON touch_plans
     (priority, state DESC, value_minor DESC, client_id) WHERE state IN ('due', 'overdue');
 CREATE INDEX ix_touch_plans_leased_by ON touch_plans (leased_by) WHERE leased_by IS NOT NULL;
+COMMENT ON COLUMN touch_plans.queue_of IS
+    'The owner; zeros are the common queue: an index is not taken as ordered behind IS NULL.';
 COMMENT ON COLUMN touch_plans.touch_no IS 'Counts a client''s touches; events carry it.';
 COMMENT ON COLUMN touch_plans.due_at IS 'When the state changes by time alone.';
 COMMENT ON COLUMN touch_plans.value_minor IS 'Money in the period when it was planned.';
