@@ -1,7 +1,7 @@
 """The base's model of buying and spending: fitted when asked for and every so often from then on.
 
 Fitting takes seconds of computing, so it happens in a process of its own: the worker's loop goes on
-hearing purchases meanwhile. A worker that dies while fitting leaves the fit due an hour later. Every
+hearing purchases meanwhile. A worker that dies while fitting leaves the fit due an hour later. Each
 model is a version that stays; what is told of a client names the version it comes from.
 """
 
