@@ -33,7 +33,7 @@ from services.scoring.standing import Change
 from services.scoring.touches.changes import note_changed_clients
 from services.scoring.touches.planning import plan_everybody
 
-STRETCH = 10_000
+STRETCH = 20_000
 LEISURE_STRETCH = 2_000
 SOON_DAYS = 2
 COUNTED_STRETCH = 2_000  # locked as a whole while their purchases are read

@@ -15,11 +15,13 @@ from tests.benchmarks import (
     batches,
     create_client,
     latency,
+    latency_during_rescoring,
     lateness,
     loop,
     pipeline,
     queue,
     relay,
+    rescoring,
     timers,
 )
 from tests.benchmarks.servers import running
@@ -33,6 +35,8 @@ BENCHMARKS = {
     "relay": relay.measure,
     "timers": timers.measure,
     "lateness": lateness.measure,
+    "rescoring": rescoring.measure,  # and the preview
+    "latency_during_rescoring": latency_during_rescoring.measure,
     "queue": queue.measure,
 }
 

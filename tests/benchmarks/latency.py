@@ -42,8 +42,8 @@ async def measure(servers: Servers) -> list[Figure]:
     async with scoring_worker(servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS):
         with process([*command, RAW_IN, RAW_OUT, str(FETCH_WAIT_MS)], {}):
             async with (
-                _client(servers, RAW_IN, RAW_OUT) as floor,
-                _client(servers, deals, PREFIX + "segments") as ours,
+                client(servers, RAW_IN, RAW_OUT) as floor,
+                client(servers, deals, PREFIX + "segments") as ours,
             ):
                 pairs = [(await floor.p99(), await ours.p99()) for _ in range(ROUNDS + 1)]
     # The first round warms up.
@@ -93,11 +93,14 @@ class _Client:
         while len(self._took) < EVENTS:
             batches: dict[Any, list[Any]] = await self._answers.getmany(timeout_ms=200)
             now = time.perf_counter()
-            self._took += [now - self._sent[r.key] for batch in batches.values() for r in batch]
+            for record in (r for batch in batches.values() for r in batch):
+                if (sent := self._sent.pop(record.key, None)) is not None:  # others move too
+                    self._took.append(now - sent)
 
 
 @asynccontextmanager
-async def _client(servers: Servers, topic: str, answers: str) -> AsyncIterator[_Client]:
+async def client(servers: Servers, topic: str, answers: str) -> AsyncIterator[_Client]:
+    """Somebody who sends deals and awaits what follows from them."""
     producer = AIOKafkaProducer(bootstrap_servers=servers.kafka, acks="all")
     consumer = AIOKafkaConsumer(
         answers, bootstrap_servers=servers.kafka, fetch_max_wait_ms=FETCH_WAIT_MS
