@@ -429,6 +429,24 @@ class TouchOverdue(Event, name="touch.overdue", topic="touches", key="client_id"
     due_on: date
 
 
+class AudienceEntered(Event, name="audience.entered", topic="audiences", key="client_id"):
+    """A client belongs to an audience from now on."""
+
+    client_id: Id
+    audience: str  # its code
+    audience_version: PositiveInt  # of the conditions
+    seq: PositiveInt  # counts this client's entering and leaving of this audience; odd: entered
+
+
+class AudienceLeft(Event, name="audience.left", topic="audiences", key="client_id"):
+    """A client does not belong to an audience any more."""
+
+    client_id: Id
+    audience: str
+    audience_version: PositiveInt
+    seq: PositiveInt  # even
+
+
 class RulesActivated(Event, name="rules.activated", topic="rules", key="rule_version"):
     """Another RFM rule set is in force."""
 
