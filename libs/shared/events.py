@@ -404,7 +404,7 @@ class SegmentChanged(
     monetary_score: Annotated[int, Field(ge=1, le=5)] | None = None
     rule_version: PositiveInt
     as_of: date  # the company's day for which the scores hold
-    reason: str  # purchase, reversal, ageing, rules
+    reason: str  # purchase, reversal, ageing, rules, rescoring, override
 
 
 class TouchDue(Event, name="touch.due", topic="touches", key="client_id"):

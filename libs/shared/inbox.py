@@ -28,14 +28,15 @@ HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
-# Where all are new, which is nearly always, no id comes back: reading thousands costs as much again.
+# Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
 _REMEMBER = f"""
     WITH new AS (
         INSERT INTO inbox (event_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
         ON CONFLICT DO NOTHING RETURNING event_id
     )
     SELECT count(*) AS new,
-        CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(event_id), '{{}}') END AS new_ids,
+        CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(event_id), '{{}}') END
+            AS new_ids,
         EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}) AS any_parked
     FROM new
 """
@@ -118,7 +119,7 @@ class Inbox:
         if not unique:
             return heard, False
         row = await tx.fetchrow(_REMEMBER, list(unique))
-        assert row is not None  # an aggregate always has one
+        assert row is not None  # noqa: S101  # an aggregate always has one
         any_parked: bool = row["any_parked"]
         if row["new"] == len(heard):
             return heard, any_parked

@@ -68,7 +68,7 @@ async def activate(
     if row.status != "draft":
         raise RuleSetNotDraft(version=version, rule_set_status=row.status)
     rule_set = RuleSet.model_validate(row.body)
-    connection = await _bare(session)
+    connection = await bare(session)
     if as_previewed is None:
         cuts = await take_cuts(connection, rule_set, now=now)
     else:
@@ -133,7 +133,7 @@ async def _change(connection: Connection, rules: Rules, before: Rules, now: date
     )
 
 
-async def _bare(session: AsyncSession) -> Connection:
+async def bare(session: AsyncSession) -> Connection:
     """The connection of a session that has begun its transaction."""
     fairy = await (await session.connection()).get_raw_connection()
     connection: Connection | None = fairy.driver_connection

@@ -6,6 +6,8 @@ import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
 from services.scoring import api, past_api, rules_api, value_api
+from services.scoring.flags import api as flags_api
+from services.scoring.flags.policy import FlagPolicy
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
 from services.scoring.touches.policy import QueuePolicy
@@ -24,9 +26,10 @@ def build(settings: ScoringSettings) -> FastAPI:
             value_api.routes,
             rules_api.routes,
             touches_api.routes,
+            flags_api.routes,
             dead_letters_router(),
         ],
-        policies=[QueuePolicy, ValueModelPolicy],
+        policies=[QueuePolicy, FlagPolicy, ValueModelPolicy],
     )
 
 

@@ -92,6 +92,8 @@ class Score(Base):
     as_of: Mapped[date]
     rule_version: Mapped[int]
     due_at: Mapped[datetime | None] = mapped_column(Instant)
+    override_segment: Mapped[str | None]
+    override_until: Mapped[date | None]
 
 
 class SegmentMove(Base):

@@ -2,7 +2,8 @@
 
 The past is told from the purchases, each from when it was made and less what had been returned by
 then, under the rules that were in force at that moment. It is therefore not what was said at the
-time: a purchase imported since counts from when it was made (decision 5).
+time: a purchase imported since counts from when it was made (decision 5), and an analyst's override
+of those days is not told of.
 """
 
 from collections.abc import Sequence

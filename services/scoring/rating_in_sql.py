@@ -17,7 +17,7 @@ from services.scoring.rules import Rules, RuleSet
 _STORED = """
     SELECT client_id, seq, segment, recency_score, frequency_score, monetary_score, due_at, as_of,
         greatest(as_of, {today}) AS on_day, last_day, oldest_day, frequency, monetary_minor,
-        monthly_run
+        monthly_run, override_segment, override_until
     FROM scores WHERE last_day IS NOT NULL AND {which}
 """
 _COUNTED = """
@@ -26,7 +26,7 @@ _COUNTED = """
         {frequency} AS frequency,
         coalesce(sum(value_minor) FILTER (WHERE day > on_day - {period}), 0)::bigint
             AS monetary_minor,
-        {run} AS monthly_run
+        {run} AS monthly_run, override_segment, override_until
     FROM (
         SELECT s.*, {on_day} AS on_day, p.day, p.purchases, p.value_minor{months}
         FROM (SELECT * FROM scores WHERE {which}) AS s JOIN (
@@ -37,14 +37,14 @@ _COUNTED = """
         ) AS p USING (client_id)
     ) AS by_day
     GROUP BY client_id, seq, segment, recency_score, frequency_score, monetary_score, due_at,
-        as_of, on_day
+        as_of, on_day, override_segment, override_until
 """
 _PAST = """
     SELECT client_id, on_day, max(day) AS last_day,
         min(day) FILTER (WHERE day > on_day - {period}) AS oldest_day, {frequency} AS frequency,
         coalesce(sum(value_minor) FILTER (WHERE day > on_day - {period}), 0)::bigint
             AS monetary_minor,
-        {run} AS monthly_run
+        {run} AS monthly_run, NULL::text AS override_segment, NULL::date AS override_until
     FROM (
         SELECT p.*, {today} AS on_day{months} FROM (
             SELECT client_id, day, count(*) AS purchases,
@@ -75,13 +75,15 @@ _RUN = """(CASE WHEN max(month) >= {this_month} - 1
 # finding one of 125 texts in an array reads all before it.
 _RATED = """
     SELECT f.*, recency_rating, frequency_rating, monetary_rating,
-        {names}[{numbers}[25 * recency_rating + 5 * frequency_rating + monetary_rating - 30
-            + 125 * width_bucket(coalesce(monthly_run, 0), {run_bounds})]] AS new_segment,
+        CASE WHEN override_until > on_day AND override_segment = ANY({names}) THEN override_segment
+            ELSE {names}[{numbers}[25 * recency_rating + 5 * frequency_rating + monetary_rating - 30
+                + 125 * width_bucket(coalesce(monthly_run, 0), {run_bounds})]] END AS new_segment,
         least(
             oldest_day + {period},
             last_day + {recency_bounds}[6 - recency_rating],
             CASE WHEN monthly_run > 0
-            THEN (date_trunc('month', last_day::timestamp) + interval '2 months')::date END
+            THEN (date_trunc('month', last_day::timestamp) + interval '2 months')::date END,
+            CASE WHEN override_until > on_day THEN override_until END
         ) AS due_on
     FROM ({figures}) AS f CROSS JOIN LATERAL (SELECT
         {recency}::smallint AS recency_rating, {frequency}::smallint AS frequency_rating,

@@ -212,6 +212,7 @@ class Rules:
     zone: ZoneInfo
     period: timedelta
     rates: Mapping[str, Decimal]
+    names: frozenset[str]
 
     @classmethod
     def of(cls, version: int, rule_set: RuleSet, cuts: Cuts) -> "Rules":
@@ -233,6 +234,7 @@ class Rules:
             zone=ZoneInfo(rule_set.zone),
             period=timedelta(days=rule_set.period_days),
             rates={rule_set.reporting_currency: Decimal(1)} | rule_set.exchange_rates,
+            names=frozenset(rule_set.treatment()),
         )
 
     @property

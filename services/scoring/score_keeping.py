@@ -24,7 +24,7 @@ from services.scoring.touches.changes import note_changed_clients
 
 # What the fold needs to go on; ratings and figures follow from the days.
 _LOCK = """
-    SELECT client_id, seq, segment, as_of, rule_version, due_at
+    SELECT client_id, seq, segment, as_of, rule_version, due_at, override_segment, override_until
     FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE
 """
 _RATED = """
@@ -89,12 +89,15 @@ async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict
     """
     wanted = sorted(map(quick, set(client_ids)))
     standings = {client_id: Standing(client_id) for client_id in wanted}
-    for client_id, seq, segment, as_of, version, due_at in await tx.fetch(_LOCK, wanted):
+    for row in await tx.fetch(_LOCK, wanted):
+        client_id, seq, segment, as_of, version, due_at, override, until = row
         standing = standings[client_id]
         standing.seq, standing.segment, standing.as_of = seq, segment, as_of
         standing.rule_version = version
         if due_at is not None:
             standing.due_on = rules.day_of(due_at)
+        if until is not None:
+            standing.override, standing.override_until = override, until
     for client_id, day, purchases, value_minor in await _days(tx, wanted, rules):
         standings[client_id].days[day] = Day(purchases, value_minor)
     return standings

@@ -46,6 +46,7 @@ class Standing:
         oldest_day: The first of them in the period; None: all are older.
         monthly_run: Months in a row with a purchase; None where no segment asks.
         due_on: First day on which the scores may change by age alone; None: never.
+        override: Segment that an analyst has put the client into, up to the day `override_until`.
         is_settled: Was scored since it was loaded.
     """
 
@@ -61,6 +62,8 @@ class Standing:
     as_of: date = date.min
     due_on: date | None = None
     rule_version: int = 0
+    override: str | None = None
+    override_until: date | None = None
     is_settled: bool = False
 
     def buy(self, day: date, value_minor: int, *, at: datetime, rules: Rules) -> list[Change]:
@@ -102,6 +105,15 @@ class Standing:
         changes = self.age(rules.day_of(at), rules)
         self.as_of = max(self.as_of, rules.day_of(at))
         return changes + self._settle(rules, at, "rules")
+
+    def put_into(
+        self, segment: str | None, until: date | None, *, rules: Rules, at: datetime
+    ) -> list[Change]:
+        """Let an analyst's word hold up to a day; None takes it back."""
+        changes = self.age(rules.day_of(at), rules)
+        self.as_of = max(self.as_of, rules.day_of(at))
+        self.override, self.override_until = segment, until
+        return changes + self._settle(rules, at, "override")
 
     def recompute(self, rules: Rules, *, at: datetime) -> list[Change]:
         """Score anew from the purchases alone; a move means that the stored score was wrong."""
@@ -153,7 +165,14 @@ class Standing:
         else:
             self.monthly_run = None
             self.segment = rules.segments[self.scores]
+        if self.override_until is not None and self._is_overridden(rules):
+            self.segment = self.override
         self.due_on = self._next_boundary(rules, self.last_day, self.figures.recency_days)
+
+    def _is_overridden(self, rules: Rules) -> bool:
+        """Whether an analyst's word holds; never for a segment that the rules do not have."""
+        until = self.override_until
+        return until is not None and self.as_of < until and self.override in rules.names
 
     def _next_boundary(self, rules: Rules, last_day: date, recency_days: int) -> date | None:
         bounds = []
@@ -164,4 +183,6 @@ class Standing:
             bounds.append(last_day + timedelta(bound))
         if self.monthly_run:
             bounds.append(run_ends_on(last_day))
+        if self.override_until is not None and self.as_of < self.override_until:
+            bounds.append(self.override_until)
         return min(bounds, default=None)
