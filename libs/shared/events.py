@@ -329,6 +329,14 @@ class LeadReceived(Event, name="lead.received", topic="leads", key="lead_id"):
     language: str | None = None
     product: str | None = None
     owner_id: Id | None = None  # the client's manager, if there is one
+    region: str | None = None  # of the client, as they told it
+    domain: str | None = None  # of the site, lower case
+    phone_country: str | None = None  # ISO 3166, of the phone; never the phone itself
+    phone_region: str | None = None  # by the phone's code, in Russian
+    utm: dict[str, str] = {}  # source, medium, campaign, term, content
+    amount_minor: NonNegativeInt | None = None  # what it may bring, in the currency's minor unit
+    currency: Currency | None = None
+    complexity: str | None = None  # typical, complex
 
 
 class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
@@ -361,7 +369,7 @@ class LeadUnclaimed(Event, name="lead.unclaimed", topic="leads", key="lead_id"):
 
 
 class LeadReleased(Event, name="lead.released", topic="leads", key="lead_id"):
-    """A manager gave a lead back."""
+    """A manager gave a lead back, or it was taken from them, for the reason that is told."""
 
     lead_id: Id
     client_id: Id
@@ -377,6 +385,38 @@ class LeadEscalated(Event, name="lead.escalated", topic="leads", key="lead_id"):
     client_id: Id
     epoch: NonNegativeInt  # of the last offer; 0 when it was never offered
     reason: str
+
+
+class LeadUnanswered(Event, name="lead.unanswered", topic="leads", key="lead_id"):
+    """Nobody has taken a lead for so long that somebody should look."""
+
+    lead_id: Id
+    client_id: Id
+    manager_id: Id | None = None  # whose turn it is; null: nobody's yet
+    epoch: NonNegativeInt  # of the current or last offer
+    received_at: AwareDatetime
+
+
+class LeadConverted(Event, name="lead.converted", topic="leads", key="lead_id"):
+    """The manager made a deal of a lead; it is nobody's load any more."""
+
+    lead_id: Id
+    client_id: Id
+    manager_id: Id
+    epoch: PositiveInt
+    deal_id: Id | None = None
+    is_returning: bool  # the client was known before
+
+
+class LeadClosed(Event, name="lead.closed", topic="leads", key="lead_id"):
+    """A lead came to nothing: spam, a mistake, no interest."""
+
+    lead_id: Id
+    client_id: Id
+    manager_id: Id | None = None  # who held it, if anybody
+    epoch: NonNegativeInt
+    reason: str  # spam, error, duplicate, lost
+    is_returning: bool
 
 
 # scoring ---------------------------------------------------------------------------------------

@@ -208,6 +208,8 @@ def _value(part: dict[str, Any], definitions: dict[str, Any]) -> Any:
         return NOON.isoformat() if part["format"] == "date-time" else NOON.date().isoformat()
     if part.get("pattern"):
         return "RUB"
+    if isinstance(any_member := part.get("additionalProperties"), dict):
+        return {"x": _value(any_member, definitions)}
     if part["type"] == "object":
         return {
             n: _value(p, definitions)
