@@ -108,6 +108,8 @@ class FormPolicy(Policy, name="forms"):
     product_fields: Names = ("product", "товар", "услуга")
     city_fields: Names = ("city", "город")
     language_fields: Names = ("language", "lang", "locale")
+    region_fields: Names = ("region", "регион", "область")
+    site_fields: Names = ("site", "domain", "pageurl", "сайт")
 
 
 def _demand_unique(what: str, codes: list[str]) -> None:

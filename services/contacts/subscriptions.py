@@ -3,6 +3,8 @@
 from libs.shared.events import (
     LeadAssigned,
     LeadClaimed,
+    LeadClosed,
+    LeadConverted,
     LeadEscalated,
     LeadReleased,
     LeadUnclaimed,
@@ -19,6 +21,8 @@ from services.contacts.interactions.messages_heard import (
 from services.contacts.leads.routing_heard import (
     note_assigned_leads,
     note_claimed_leads,
+    note_closed_leads,
+    note_converted_leads,
     note_escalated_leads,
     note_released_leads,
     note_unclaimed_leads,
@@ -31,6 +35,8 @@ SUBSCRIPTIONS = (
     on(LeadUnclaimed, note_unclaimed_leads),
     on(LeadReleased, note_released_leads),
     on(LeadEscalated, note_escalated_leads),
+    on(LeadConverted, note_converted_leads),
+    on(LeadClosed, note_closed_leads),
     on(MessageSent, show_sent_messages),
     on(MessageFailed, show_failed_messages),
 )

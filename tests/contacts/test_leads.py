@@ -13,6 +13,8 @@ from libs.shared.database import Database
 from libs.shared.events import (
     LeadAssigned,
     LeadClaimed,
+    LeadClosed,
+    LeadConverted,
     LeadEscalated,
     LeadReleased,
     LeadUnclaimed,
@@ -61,6 +63,41 @@ async def test_a_lead_finds_its_client_by_any_spelling(contacts: Contacts) -> No
     shown = (await contacts.http.get(f"/v1/leads/{lead['id']}")).json()
     assert shown == lead
     assert lead["state"] == "received"
+
+
+async def test_a_lead_tells_what_it_is_routed_by_and_no_phone(contacts: Contacts) -> None:
+    body = {
+        "phone": "8 (343) 234-56-78",
+        "region": "Урал",
+        "site": "https://www.Baza.ru/promo?x=1",
+        "utm": {"utm_source": "yandex", "utm_term": "crm", "visitor": "Иван"},
+        "amount_minor": 500_000_00,
+        "currency": "RUB",
+        "complexity": "complex",
+    }
+    lead = await contacts.made("/v1/leads", body)
+
+    (event,) = await contacts.said("lead.received")
+    told = {name: event[name] for name in ("phone_country", "phone_region", "domain", "region")}
+    assert told == {
+        "phone_country": "RU",
+        "phone_region": "Свердловская обл",
+        "domain": "baza.ru",
+        "region": "Урал",
+    }
+    assert event["utm"] == {"source": "yandex", "term": "crm"}
+    assert (event["amount_minor"], event["currency"]) == (500_000_00, "RUB")
+    assert event["complexity"] == lead["complexity"] == "complex"
+    assert "2345678" not in str(event)
+
+
+async def test_a_mobile_number_has_a_country_and_no_region(contacts: Contacts) -> None:
+    await contacts.made("/v1/leads", {"phone": "+90 532 123 45 67"})
+    await contacts.made("/v1/leads", {"email": "p@example.com"})
+
+    turkish, none = await contacts.said("lead.received")
+    assert (turkish["phone_country"], turkish["phone_region"]) == ("TR", None)
+    assert (none["phone_country"], none["phone_region"]) == (None, None)
 
 
 async def test_an_unknown_person_becomes_a_card_once(contacts: Contacts) -> None:
@@ -217,6 +254,7 @@ def told(kind: Any, lead: Any, epoch: int, manager: UUID | None = None) -> Any:
         epoch=epoch,
         claim_until=NOON,
         reason="turn",
+        is_returning=False,
         occurred_at=NOON,
     )
 
@@ -243,6 +281,14 @@ async def test_a_lead_shows_where_routing_has_brought_it(contacts: Contacts) -> 
     assert await state_of(contacts, lead) == ("claimed", 2, str(second))
     await contacts.hears(told(LeadReleased, lead, 2, second), told(LeadEscalated, lead, 2))
     assert await state_of(contacts, lead) == ("waiting", 2, None)
+    await contacts.hears(told(LeadConverted, lead, 3, second), told(LeadUnclaimed, lead, 3, first))
+    assert await state_of(contacts, lead) == ("converted", 3, str(second))
+
+
+async def test_a_closed_lead_is_shown_closed(contacts: Contacts) -> None:
+    lead = await contacts.made("/v1/leads", {"email": "p@example.com"})
+    await contacts.hears(told(LeadClosed, lead, 0))
+    assert (await state_of(contacts, lead))[0] == "closed"
 
 
 async def test_who_claims_a_lead_has_the_client_if_nobody_had(contacts: Contacts) -> None:

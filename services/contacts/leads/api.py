@@ -12,6 +12,8 @@ from starlette.responses import Response
 
 from libs.shared.errors import Invalid
 from libs.shared.http import (
+    AmountMinor,
+    Currency,
     Cursor,
     CursorInvalid,
     CursorText,
@@ -36,10 +38,13 @@ from services.contacts.batches import answer_once, body_of, parse, read_json
 from services.contacts.clients import emails, phones
 from services.contacts.clients.card import Language
 from services.contacts.leads.intake import Asked, take_in
+from services.contacts.leads.marks import domain_of
 from services.contacts.leads.models import Lead, LeadNotFound
 from services.contacts.policies import phone_region
 
 routes = router(prefix="/v1", tags=["leads"])
+
+State = Literal["received", "assigned", "claimed", "waiting", "converted", "closed"]
 
 
 class LeadUnreachable(Invalid):
@@ -69,6 +74,11 @@ class ReceiveLead(Request):
     product: Text200 | None = None
     city: Text200 | None = None
     language: Language | None = None
+    region: Text200 | None = None
+    site: Text200 | None = None  # address or domain of the site it came by
+    amount_minor: AmountMinor | None = None  # what it may bring, with its currency
+    currency: Currency | None = None
+    complexity: Literal["typical", "complex"] | None = None
     consents: Consents = Consents()
 
 
@@ -86,11 +96,16 @@ class LeadView(BaseModel):
     product: str | None
     city: str | None
     language: str | None
+    region: str | None
+    domain: str | None
+    amount_minor: int | None
+    currency: str | None
+    complexity: str | None
     utm: dict[str, Any]
     consents: dict[str, Any]
     is_returning: bool
     received_at: datetime
-    state: Literal["received", "assigned", "claimed", "waiting"]
+    state: State
     manager_id: UUID | None
     epoch: int
 
@@ -136,6 +151,11 @@ def _asked(given: ReceiveLead, region: str) -> Asked:
         product=given.product,
         city=given.city,
         language=given.language,
+        region=given.region,
+        domain=domain_of(given.site) if given.site else None,
+        amount_minor=given.amount_minor,
+        currency=given.currency,
+        complexity=given.complexity,
         utm=dict(given.utm),
         consents=given.consents.model_dump(),
     )
@@ -145,7 +165,7 @@ def _asked(given: ReceiveLead, region: str) -> Asked:
 async def list_leads(
     session: Session,
     caller: Reader,
-    state: Literal["received", "assigned", "claimed", "waiting"] | None = None,
+    state: State | None = None,
     manager_id: UUID | None = None,
     client_id: UUID | None = None,
     source: Annotated[str | None, Query(max_length=50)] = None,

@@ -13,11 +13,12 @@ import orjson
 
 from services.contacts.clients import emails, phones
 from services.contacts.leads.intake import Asked
+from services.contacts.leads.marks import domain_of
 from services.contacts.policies import FormPolicy
 
 MAX_FIELDS = 200
 MAX_NOTE = 20_000
-SHORT = {"name": 200, "product": 200, "city": 200, "language": 35}
+SHORT = {"name": 200, "product": 200, "city": 200, "language": 35, "region": 200}
 
 
 class NotAForm(Exception):
@@ -49,6 +50,9 @@ def read_form(raw: bytes, *, source: str, names: FormPolicy, region: str) -> Ask
             asked.utm[label[:100]] = value[:500]
         elif meaning == "note":
             notes.append(value)
+        elif meaning == "site":
+            asked.domain = asked.domain or domain_of(value)
+            notes.append(f"{label}: {value}")  # the page as well as the site may matter
         elif not (meaning and _fill(asked, meaning, value)):
             notes.append(f"{label}: {value}")
     if not reachable:

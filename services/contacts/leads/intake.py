@@ -19,6 +19,8 @@ from services.contacts.clients import emails, phones
 from services.contacts.clients.card import NewCard
 from services.contacts.clients.creation import COLUMNS, created
 from services.contacts.clients.names import name_key
+from services.contacts.leads import phone_places
+from services.contacts.leads.marks import marks_of
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('lead'), hashtext($1))"
 _FIND = """
@@ -37,8 +39,10 @@ _CREATE = (
 )
 _INSERT = """
     INSERT INTO leads (id, client_id, source, channel, name, phones, email, note, product, city,
-        language, utm, consents, is_returning, received_at, webhook_request_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        language, utm, consents, is_returning, received_at, webhook_request_id, region, domain,
+        amount_minor, currency, complexity)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+        $20, $21)
 """
 
 
@@ -58,6 +62,11 @@ class Asked:
     utm: dict[str, str] = field(default_factory=dict)
     consents: dict[str, bool] = field(default_factory=dict)
     webhook_request_id: int | None = None
+    region: str | None = None
+    domain: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    complexity: str | None = None
 
 
 async def take_in(tx: Connection, asked: Asked, *, now: datetime) -> UUID:
@@ -76,6 +85,7 @@ async def take_in(tx: Connection, asked: Asked, *, now: datetime) -> UUID:
         client_id, owner_id = client["id"], client["owner_id"]
         events += await _restored(tx, client, now)
     lead_id = new_id()
+    place = phone_places.place_of(asked.phones)
     await tx.execute(_INSERT, *_values(lead_id, client_id, asked, client is not None, now))
     events.append(
         LeadReceived(
@@ -88,6 +98,14 @@ async def take_in(tx: Connection, asked: Asked, *, now: datetime) -> UUID:
             language=asked.language,
             product=asked.product,
             owner_id=owner_id,
+            region=asked.region,
+            domain=asked.domain,
+            phone_country=place.country,
+            phone_region=place.region,
+            utm=marks_of(asked.utm),
+            amount_minor=asked.amount_minor,
+            currency=asked.currency,
+            complexity=asked.complexity,
             occurred_at=now,
         )
     )
@@ -101,7 +119,8 @@ def _values(
     return (
         *(lead_id, client_id, asked.source, asked.channel, asked.name, asked.phones, asked.email),
         *(asked.note, asked.product, asked.city, asked.language, asked.utm, asked.consents),
-        *(is_returning, now, asked.webhook_request_id),
+        *(is_returning, now, asked.webhook_request_id, asked.region, asked.domain),
+        *(asked.amount_minor, asked.currency, asked.complexity),
     )
 
 

@@ -41,11 +41,16 @@ class Lead(Base):
     consents: Mapped[dict[str, Any]] = mapped_column(JSONB)
     is_returning: Mapped[bool]
     received_at: Mapped[datetime] = mapped_column(Instant)
-    state: Mapped[str]  # received, assigned, claimed, waiting
+    state: Mapped[str]  # received, assigned, claimed, waiting, converted, closed
     manager_id: Mapped[UUID | None]
     epoch: Mapped[int]  # of the last offer heard of
     step: Mapped[int] = mapped_column(SmallInteger)
     webhook_request_id: Mapped[int | None] = mapped_column(BigInteger)
+    region: Mapped[str | None]
+    domain: Mapped[str | None]
+    amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    currency: Mapped[str | None]
+    complexity: Mapped[str | None]
 
 
 class WebhookRequest(Base):

@@ -1,7 +1,7 @@
 """Where a lead is, as routing tells it; and who takes a lead takes a client whom nobody had.
 
 Every offer of a lead has an epoch, and within it only goes forward: assigned, claimed, ended,
-escalated. Whatever is older than what is known already changes nothing.
+escalated, closed. Whatever is older than what is known already changes nothing.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,33 @@ from libs.shared.events import (
     ClientChanged,
     LeadAssigned,
     LeadClaimed,
+    LeadClosed,
+    LeadConverted,
     LeadEscalated,
     LeadReleased,
     LeadUnclaimed,
 )
 from services.contacts.clients.models import card_of
 
-Told: TypeAlias = LeadAssigned | LeadClaimed | LeadUnclaimed | LeadReleased | LeadEscalated
+Told: TypeAlias = (
+    LeadAssigned
+    | LeadClaimed
+    | LeadUnclaimed
+    | LeadReleased
+    | LeadEscalated
+    | LeadConverted
+    | LeadClosed
+)
 
-ASSIGNED, CLAIMED, ENDED, ESCALATED = 1, 2, 3, 4
-_STATES = {ASSIGNED: "assigned", CLAIMED: "claimed", ENDED: "received", ESCALATED: "waiting"}
+ASSIGNED, CLAIMED, ENDED, ESCALATED, CONVERTED, CLOSED = 1, 2, 3, 4, 5, 6
+_STATES = {
+    ASSIGNED: "assigned",
+    CLAIMED: "claimed",
+    ENDED: "received",
+    ESCALATED: "waiting",
+    CONVERTED: "converted",
+    CLOSED: "closed",
+}
 
 _STORE = """
     UPDATE leads SET state = $4, step = $5, epoch = told.epoch, manager_id = told.manager
@@ -77,6 +94,16 @@ async def note_escalated_leads(events: Sequence[LeadEscalated], tx: Connection) 
     await _note(tx, events, ESCALATED)
 
 
+async def note_converted_leads(events: Sequence[LeadConverted], tx: Connection) -> None:
+    """The manager made a deal of the lead."""
+    await _note(tx, events, CONVERTED)
+
+
+async def note_closed_leads(events: Sequence[LeadClosed], tx: Connection) -> None:
+    """The lead came to nothing."""
+    await _note(tx, events, CLOSED)
+
+
 async def _note(tx: Connection, events: Sequence[Told], step: int) -> set[UUID]:
     """Store the newest of each lead; the leads for which it was news."""
     newest: dict[UUID, Told] = {}
@@ -85,7 +112,7 @@ async def _note(tx: Connection, events: Sequence[Told], step: int) -> set[UUID]:
         if known is None or known.epoch < event.epoch:
             newest[event.lead_id] = event
     told = [newest[lead_id] for lead_id in sorted(newest)]
-    holds = step in (ASSIGNED, CLAIMED)
+    holds = step in (ASSIGNED, CLAIMED, CONVERTED, CLOSED)
     rows = await tx.fetch(
         _STORE,
         [event.lead_id for event in told],
