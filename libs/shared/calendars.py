@@ -113,6 +113,13 @@ class Calendar(BaseModel):
         """Whether somebody works at this instant; at closing time nobody does any more."""
         return any(begin <= at < end for begin, end in self._open_from(at, days=1))
 
+    def open_until(self, at: datetime) -> datetime | None:
+        """When work that goes on at this instant ends; None: nobody works."""
+        for begin, end in self._open_from(at, days=1):
+            if begin <= at < end:
+                return end
+        return None
+
     def next_open(self, at: datetime) -> datetime:
         """The first instant not before `at` at which somebody works.
 

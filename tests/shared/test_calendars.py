@@ -87,6 +87,21 @@ def test_when_somebody_works(calendar: str, wall: str, is_open: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("calendar", "wall", "until"),
+    [
+        ("office", "2026-11-02 09:00", "2026-11-02 13:00"),
+        ("office", "2026-11-02 13:00", None),
+        ("office", "2026-11-02 17:59", "2026-11-02 18:00"),
+        ("office", "2026-11-04 10:00", None),
+        ("night", "2026-11-03 05:59", "2026-11-03 06:00"),
+    ],
+)
+def test_until_when_somebody_works(calendar: str, wall: str, until: str | None) -> None:
+    ends = CALENDARS[calendar].open_until(at(calendar, wall))
+    assert (None if ends is None else shown(calendar, ends)) == until
+
+
+@pytest.mark.parametrize(
     ("calendar", "wall", "opens"),
     [
         ("office", "2026-11-02 10:00", "2026-11-02 10:00"),  # open: now
