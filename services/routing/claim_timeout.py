@@ -7,28 +7,31 @@ timeout fight for the lead's row lock, and exactly one wins. Any number of worke
 
 from datetime import datetime
 
-from libs.shared import failpoints, outbox
+from libs.shared import failpoints
 from libs.shared.database import Connection
 from libs.shared.events import LeadUnclaimed
 from libs.shared.timers import Timer
-from services.routing.offering import offer
+from services.routing.desk import DESK
+from services.routing.offering import FACTS, offer_these
 
 BATCH = 500
 
-_LAPSE = """
-    WITH lapsed AS (
-        SELECT lead_id, client_id, manager_id, epoch FROM leads
+_LAPSE = f"""
+    WITH lapsed AS MATERIALIZED (
+        SELECT lead_id, manager_id AS silent, epoch FROM leads
         WHERE state = 'offered' AND due_at <= $1
         ORDER BY due_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED
     ), moved AS (
-        UPDATE leads SET state = 'waiting', due_at = $1, manager_id = NULL,
-            asked = leads.asked || lapsed.manager_id
-        FROM lapsed WHERE leads.lead_id = lapsed.lead_id
+        UPDATE leads AS l SET state = 'waiting', due_at = $1, manager_id = NULL,
+            asked = l.asked || lapsed.silent
+        FROM lapsed LEFT JOIN LATERAL (SELECT segment FROM client_segments AS c, leads
+            WHERE leads.lead_id = lapsed.lead_id AND c.client_id = leads.client_id) AS s ON true
+        WHERE l.lead_id = lapsed.lead_id RETURNING {FACTS}, silent
     ), ended AS (
         UPDATE offers SET ended_at = $1, ended_how = 'lapsed'
         FROM lapsed WHERE offers.lead_id = lapsed.lead_id AND offers.epoch = lapsed.epoch
-    )
-    SELECT * FROM lapsed
+    ), desk AS ({DESK.format(where="WHERE EXISTS (SELECT FROM lapsed)")})
+    SELECT * FROM moved CROSS JOIN desk ORDER BY received_at, lead_id
 """
 
 
@@ -38,20 +41,17 @@ async def reassign_lapsed_leads(tx: Connection, now: datetime) -> int:
     if not lapsed:
         return 0
     failpoints.reach("claim_timeout.lapsed")
-    await outbox.add_all(
-        tx,
-        [
-            LeadUnclaimed(
-                lead_id=row["lead_id"],
-                client_id=row["client_id"],
-                manager_id=row["manager_id"],
-                epoch=row["epoch"],
-                occurred_at=now,
-            )
-            for row in lapsed
-        ],
-    )
-    await offer(tx, [row["lead_id"] for row in lapsed], now)
+    said = [
+        LeadUnclaimed(
+            lead_id=row["lead_id"],
+            client_id=row["client_id"],
+            manager_id=row["silent"],
+            epoch=row["epoch"],
+            occurred_at=now,
+        )
+        for row in lapsed
+    ]
+    await offer_these(tx, lapsed, now, freed=[row["silent"] for row in lapsed], said=said)
     return len(lapsed)
 
 

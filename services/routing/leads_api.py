@@ -14,41 +14,23 @@ from libs.shared.errors import Forbidden
 from libs.shared.http import (
     Cursor,
     CursorText,
-    Int32,
     Limit,
-    Now,
     Page,
-    Request,
     Session,
-    Text2000,
     page_of,
     problems,
     router,
     set_etag,
 )
-from services.routing import handing_over
-from services.routing.handing_over import (
-    LeadNotFound,
-    ManagerInactive,
-    ManagerNotFound,
-    find_lead,
-)
-from services.routing.models import (
-    ClaimWindowClosed,
-    Lead,
-    LeadNotQueued,
-    LeadOfferedToAnother,
-    Manager,
-    Offer,
-    OfferStale,
-)
+from services.routing.handing_over import LeadNotFound, find_lead
+from services.routing.models import Lead, Manager, Offer
 
 routes = router(prefix="/v1", tags=["leads"])
 
 Anybody = Annotated[Principal, Depends(require(Role.MANAGER, Role.SUPERVISOR, Role.INTEGRATION))]
 Worker = Annotated[Principal, Depends(require(Role.MANAGER, Role.SUPERVISOR))]
 Supervisor = Annotated[Principal, Depends(require(Role.SUPERVISOR))]
-State = Literal["waiting", "offered", "claimed", "queued"]
+State = Literal["waiting", "offered", "claimed", "queued", "muted", "converted", "closed"]
 
 
 class NotYourself(Forbidden):
@@ -71,6 +53,11 @@ class LeadView(BaseModel):
     received_at: datetime
     due_at: datetime | None
     claimed_at: datetime | None
+    is_returning: bool
+    alerted_at: datetime | None
+    ended_at: datetime | None
+    ended_because: str | None
+    deal_id: UUID | None
 
 
 class OfferView(BaseModel):
@@ -83,6 +70,10 @@ class OfferView(BaseModel):
     why: str
     ended_at: datetime | None
     ended_how: str | None
+    ended_because: str | None
+    rule: str | None
+    team: str | None
+    strategy: str | None
 
 
 class LeadStory(LeadView):
@@ -108,34 +99,6 @@ class Floor(BaseModel):
     managers: list[FloorLine]
 
 
-class ClaimLead(Request):
-    """Take the lead you were offered; `manager_id` only for a supervisor who acts for somebody."""
-
-    epoch: Int32
-    manager_id: UUID | None = None
-
-
-class ReleaseLead(Request):
-    """Give a lead back."""
-
-    epoch: Int32
-    reason: Text2000
-    manager_id: UUID | None = None
-
-
-class TakeLead(Request):
-    """Take a lead out of the common queue."""
-
-    manager_id: UUID | None = None
-
-
-class AssignLead(Request):
-    """Hand a lead to somebody."""
-
-    manager_id: UUID
-    reason: Text2000
-
-
 @routes.get("/leads", response_model=Page[LeadView], summary="List leads, newest first")
 async def list_leads(
     session: Session,
@@ -158,7 +121,7 @@ async def list_leads(
     return page_of(
         (await session.scalars(query)).all(),
         limit=limit,
-        view=_view,
+        view=lead_view,
         sort_values=lambda lead: [lead.received_at, lead.lead_id],
         filters=filters,
     )
@@ -168,7 +131,7 @@ async def list_leads(
 async def show_common_queue(session: Session, _user: Anybody, limit: Limit = 50) -> list[LeadView]:
     query = select(Lead).where(Lead.state == "queued")
     query = query.order_by(Lead.received_at, Lead.lead_id).limit(limit)
-    return [_view(lead) for lead in await session.scalars(query)]
+    return [lead_view(lead) for lead in await session.scalars(query)]
 
 
 @routes.get("/floor", response_model=Floor, summary="Who holds how many leads now")
@@ -212,67 +175,7 @@ async def show_lead(
         select(Offer).where(Offer.lead_id == lead_id).order_by(Offer.epoch)
     )
     told = [OfferView.model_validate(offer, from_attributes=True) for offer in offers]
-    return LeadStory(**_view(lead).model_dump(), offers=told)
-
-
-@routes.post(
-    "/leads/{lead_id}/claim",
-    response_model=LeadView,
-    responses=problems(
-        LeadNotFound, LeadOfferedToAnother, OfferStale, ClaimWindowClosed, NotYourself
-    ),
-    summary="Take the lead you were offered, while its window is open",
-)
-async def claim_lead(
-    lead_id: UUID, wish: ClaimLead, session: Session, user: Worker, now: Now
-) -> LeadView:
-    by = acting_manager(user, wish.manager_id)
-    lead = await handing_over.claim(session, lead_id, by=by, epoch=wish.epoch, now=now)
-    return _view(lead)
-
-
-@routes.post(
-    "/leads/{lead_id}/release",
-    response_model=LeadView,
-    responses=problems(LeadNotFound, LeadOfferedToAnother, OfferStale, NotYourself),
-    summary="Give a lead back; it goes to the next manager",
-)
-async def release_lead(
-    lead_id: UUID, wish: ReleaseLead, session: Session, user: Worker, now: Now
-) -> LeadView:
-    by = acting_manager(user, wish.manager_id)
-    lead = await handing_over.release(
-        session, lead_id, by=by, epoch=wish.epoch, reason=wish.reason, now=now
-    )
-    return _view(lead)
-
-
-@routes.post(
-    "/leads/{lead_id}/take",
-    response_model=LeadView,
-    responses=problems(LeadNotFound, LeadNotQueued, ManagerNotFound, ManagerInactive, NotYourself),
-    summary="Take a lead out of the common queue",
-)
-async def take_lead(
-    lead_id: UUID, wish: TakeLead, session: Session, user: Worker, now: Now
-) -> LeadView:
-    by = acting_manager(user, wish.manager_id)
-    return _view(await handing_over.take(session, lead_id, by=by, now=now))
-
-
-@routes.post(
-    "/leads/{lead_id}/assign",
-    response_model=LeadView,
-    responses=problems(LeadNotFound, ManagerNotFound, ManagerInactive),
-    summary="Hand a lead to a manager of your choice",
-)
-async def assign_lead(
-    lead_id: UUID, wish: AssignLead, session: Session, user: Supervisor, now: Now
-) -> LeadView:
-    lead = await handing_over.assign(
-        session, lead_id, to=wish.manager_id, reason=wish.reason, by=user.subject, now=now
-    )
-    return _view(lead)
+    return LeadStory(**lead_view(lead).model_dump(), offers=told)
 
 
 def acting_manager(user: Principal, named: UUID | None) -> UUID:
@@ -290,7 +193,7 @@ def acting_manager(user: Principal, named: UUID | None) -> UUID:
     return named
 
 
-def _view(lead: Lead) -> LeadView:
+def lead_view(lead: Lead) -> LeadView:
     return LeadView.model_validate(
         {
             **{name: getattr(lead, name) for name in LeadView.model_fields if name != "id"},

@@ -5,8 +5,11 @@ from fastapi import FastAPI
 import services.routing
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.routing import leads_api, managers_api
-from services.routing.policy import ClaimPolicy
+from services.routing import lead_commands_api, leads_api
+from services.routing.managers import api as managers_api
+from services.routing.managers import attendance_api
+from services.routing.policy import ClaimPolicy, MutingPolicy, PresencePolicy
+from services.routing.rules import api as rules_api
 from services.routing.settings import RoutingSettings
 
 
@@ -16,8 +19,15 @@ def build(settings: RoutingSettings) -> FastAPI:
         settings=settings,
         title="routing",
         description=services.routing.__doc__ or "",
-        routers=[leads_api.routes, managers_api.routes, dead_letters_router()],
-        policies=[ClaimPolicy],
+        routers=[
+            leads_api.routes,
+            lead_commands_api.routes,
+            managers_api.routes,
+            attendance_api.routes,
+            rules_api.routes,
+            dead_letters_router(),
+        ],
+        policies=[ClaimPolicy, PresencePolicy, MutingPolicy],
     )
 
 

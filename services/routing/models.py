@@ -1,20 +1,29 @@
 """Tables of routing, and how a lead may change hands.
 
-A lead is `waiting` to be offered, `offered` to one manager, `claimed` by them, or `queued` in the
-common queue. The methods are the only ways from one to another; each raises what forbids it and
-returns the events it causes. The caller holds the lead's row lock: claim and timeout meet there.
+A lead is `waiting` to be offered, `offered` to one manager, `claimed` by them, `queued` in the
+common queue or `muted` for a season; it ends `converted` or `closed`. The methods are the only
+ways that people have from one to another; each raises what forbids it and returns the events it
+causes. The caller holds the lead's row lock: claim and timeout meet there.
 """
 
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid
+from sqlalchemy import Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.shared.errors import Conflict
-from libs.shared.events import Event, LeadAssigned, LeadClaimed, LeadReleased, LeadUnclaimed
+from libs.shared.events import (
+    Event,
+    LeadAssigned,
+    LeadClaimed,
+    LeadClosed,
+    LeadConverted,
+    LeadReleased,
+    LeadUnclaimed,
+)
 from services.routing.tables import Base
 
 Instant = TIMESTAMP(timezone=True)
@@ -48,6 +57,31 @@ class LeadNotQueued(Conflict):
     ru = "Этой заявки нет в общей очереди."
 
 
+class LeadNotClaimed(Conflict):
+    """Only a lead that was claimed can become a deal; this one is only offered."""
+
+    code = "lead-not-claimed"
+    ru = "Сначала заявку нужно взять."
+
+
+class LeadClaimedAlready(Conflict):
+    """This lead was claimed; give it back with release."""
+
+    code = "lead-claimed-already"
+    ru = "Заявка уже взята; вернуть её можно через release."
+
+
+class LeadEnded(Conflict):
+    """This lead has become a deal or was closed."""
+
+    code = "lead-ended"
+    ru = "Эта заявка уже стала сделкой или закрыта."
+
+
+HELD = ("offered", "claimed")
+ENDED = ("converted", "closed")
+
+
 class Manager(Base):
     """A sales manager who may be offered leads."""
 
@@ -56,11 +90,22 @@ class Manager(Base):
     manager_id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
     is_active: Mapped[bool]
-    calendar: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    last_turn: Mapped[int]
+    calendar: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
     version: Mapped[int]
     due_at: Mapped[datetime | None] = mapped_column(Instant)
+    capacity: Mapped[int | None]
+    weight: Mapped[int] = mapped_column(default=1)
+    hourly_limit: Mapped[int | None]
+    daily_limit: Mapped[int | None]
+    monthly_limit: Mapped[int | None]
+    languages: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
+    zones: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
+    skills: Mapped[dict[str, int]] = mapped_column(JSONB, default=dict)
+    paused_at: Mapped[datetime | None] = mapped_column(Instant)
+    paused_until: Mapped[datetime | None] = mapped_column(Instant)
+    seen_at: Mapped[datetime | None] = mapped_column(Instant)
+    presence: Mapped[str] = mapped_column(default="off_shift")
 
 
 class Shift(Base):
@@ -75,6 +120,19 @@ class Shift(Base):
     due_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class Absence(Base):
+    """When a manager is not there though their calendar has it."""
+
+    __tablename__ = "absences"
+
+    absence_id: Mapped[UUID] = mapped_column(primary_key=True)
+    manager_id: Mapped[UUID]
+    starts_at: Mapped[datetime] = mapped_column(Instant)
+    ends_at: Mapped[datetime] = mapped_column(Instant)
+    is_sick: Mapped[bool]
+    note: Mapped[str | None]
+
+
 class Offer(Base):
     """One offer of a lead to a manager: the answer to "why him?"."""
 
@@ -87,7 +145,13 @@ class Offer(Base):
     claim_until: Mapped[datetime] = mapped_column(Instant)
     why: Mapped[str]
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
-    ended_how: Mapped[str | None]  # claimed, lapsed, released, superseded
+    ended_how: Mapped[str | None]  # claimed, lapsed, released, declined, superseded, withdrawn
+    ended_because: Mapped[str | None]
+    rule: Mapped[str | None]
+    team: Mapped[str | None]
+    strategy: Mapped[str | None]
+    sitting_id: Mapped[UUID | None]
+    place: Mapped[int | None]
 
 
 class Lead(Base):
@@ -108,6 +172,15 @@ class Lead(Base):
     received_at: Mapped[datetime] = mapped_column(Instant)
     due_at: Mapped[datetime | None] = mapped_column(Instant)
     claimed_at: Mapped[datetime | None] = mapped_column(Instant)
+    is_returning: Mapped[bool]
+    product: Mapped[str | None]
+    city: Mapped[str | None]
+    queued_at: Mapped[datetime | None] = mapped_column(Instant)
+    alert_at: Mapped[datetime | None] = mapped_column(Instant)
+    alerted_at: Mapped[datetime | None] = mapped_column(Instant)
+    ended_at: Mapped[datetime | None] = mapped_column(Instant)
+    ended_because: Mapped[str | None]
+    deal_id: Mapped[UUID | None]
 
     def claim(self, *, by: UUID, epoch: int, at: datetime) -> list[Event]:
         """Give the lead to the manager it is offered to; the same claim again changes nothing.
@@ -116,41 +189,37 @@ class Lead(Base):
             LeadOfferedToAnother: Somebody else holds it, or nobody yet.
             OfferStale: The epoch is not that of the current offer.
             ClaimWindowClosed: The offer ended at or before `at`.
+            LeadEnded: It is done with.
         """
-        now = self._as_it_is()
-        if self.manager_id != by:
-            raise LeadOfferedToAnother(**now)
-        if self.epoch != epoch:
-            raise OfferStale(**now)
+        self.demand_holder(by, epoch)
         if self.state == "claimed":
             return []
         if self.due_at is None or at >= self.due_at:
-            raise ClaimWindowClosed(**now)
-        self.state, self.claimed_at, self.due_at = "claimed", at, None
+            raise ClaimWindowClosed(**self.as_it_is())
+        self.state, self.claimed_at, self.due_at, self.alert_at = "claimed", at, None, None
         return [self._claimed(by, at)]
 
     def release(self, *, by: UUID, epoch: int, reason: str, at: datetime) -> list[Event]:
         """Give the lead back; it is offered to the next manager at once.
 
         Raises:
-            LeadOfferedToAnother, OfferStale: As for `claim`.
+            LeadOfferedToAnother, OfferStale, LeadEnded: As for `claim`.
         """
-        now = self._as_it_is()
-        if self.manager_id != by or self.state not in ("offered", "claimed"):
-            raise LeadOfferedToAnother(**now)
-        if self.epoch != epoch:
-            raise OfferStale(**now)
+        self.demand_holder(by, epoch)
         self._wait(at)
-        return [
-            LeadReleased(
-                lead_id=self.lead_id,
-                client_id=self.client_id,
-                manager_id=by,
-                epoch=epoch,
-                reason=reason,
-                occurred_at=at,
-            )
-        ]
+        return [self._released(by, reason, at)]
+
+    def decline(self, *, by: UUID, epoch: int, reason: str, at: datetime) -> list[Event]:
+        """Refuse the offer; it goes to the next manager at once.
+
+        Raises:
+            LeadClaimedAlready: It was claimed.
+            LeadOfferedToAnother, OfferStale, LeadEnded: As for `claim`.
+        """
+        self.demand_holder(by, epoch)
+        if self.state == "claimed":
+            raise LeadClaimedAlready(**self.as_it_is())
+        return self.release(by=by, epoch=epoch, reason=reason, at=at)
 
     def take(self, *, by: UUID, at: datetime) -> list[Event]:
         """Take the lead out of the common queue.
@@ -159,43 +228,119 @@ class Lead(Base):
             LeadNotQueued: It is not there.
         """
         if self.state != "queued":
-            raise LeadNotQueued(**self._as_it_is())
+            raise LeadNotQueued(**self.as_it_is())
         return [self._assign(by, at, at, "taken from the common queue"), self._take_over(by, at)]
 
     def assign(self, to: UUID, *, at: datetime, window: timedelta, why: str) -> list[Event]:
-        """Offer the lead to a manager of a supervisor's choice, whoever holds it now."""
-        events: list[Event] = []
-        if self.manager_id is not None and self.state == "offered":
-            events.append(
-                LeadUnclaimed(
-                    lead_id=self.lead_id,
-                    client_id=self.client_id,
-                    manager_id=self.manager_id,
-                    epoch=self.epoch,
-                    occurred_at=at,
-                )
-            )
-        elif self.manager_id is not None and self.state == "claimed":
-            events.append(
-                LeadReleased(
-                    lead_id=self.lead_id,
-                    client_id=self.client_id,
-                    manager_id=self.manager_id,
-                    epoch=self.epoch,
-                    reason=why,
-                    occurred_at=at,
-                )
-            )
-        return [*events, self._assign(to, at, at + window, why)]
+        """Offer the lead to a manager of somebody's choice, whoever holds it now.
 
-    def _as_it_is(self) -> dict[str, Any]:
+        Raises:
+            LeadEnded: It is done with.
+        """
+        return [*self._taken_away(why, at), self._assign(to, at, at + window, why)]
+
+    def take_over(self, to: UUID, *, at: datetime, why: str) -> list[Event]:
+        """Give the lead to a manager for good, whoever holds it now.
+
+        Raises:
+            LeadEnded: It is done with.
+        """
+        if self.state == "claimed" and self.manager_id == to:
+            return []
+        return [
+            *self._taken_away(why, at),
+            self._assign(to, at, at, why),
+            self._take_over(to, at),
+        ]
+
+    def convert(self, *, by: UUID, epoch: int, deal_id: UUID | None, at: datetime) -> list[Event]:
+        """Make a deal of the lead; the same again changes nothing.
+
+        Raises:
+            LeadNotClaimed: It is only offered.
+            LeadOfferedToAnother, OfferStale, LeadEnded: As for `claim`.
+        """
+        if self.state == "converted" and (self.manager_id, self.epoch) == (by, epoch):
+            return []
+        self.demand_holder(by, epoch)
+        if self.state != "claimed":
+            raise LeadNotClaimed(**self.as_it_is())
+        self._end("converted", None, at)
+        self.deal_id = deal_id
+        return [
+            LeadConverted(
+                lead_id=self.lead_id,
+                client_id=self.client_id,
+                manager_id=by,
+                epoch=epoch,
+                deal_id=deal_id,
+                is_returning=self.is_returning,
+                occurred_at=at,
+            )
+        ]
+
+    def close(self, *, reason: str, at: datetime) -> list[Event]:
+        """End the lead without a deal; the same again changes nothing.
+
+        Raises:
+            LeadEnded: It ended otherwise.
+        """
+        if self.state == "closed" and self.ended_because == reason:
+            return []
+        self._demand_open()
+        self._end("closed", reason, at)
+        return [
+            LeadClosed(
+                lead_id=self.lead_id,
+                client_id=self.client_id,
+                manager_id=self.manager_id,
+                epoch=self.epoch,
+                reason=reason,
+                is_returning=self.is_returning,
+                occurred_at=at,
+            )
+        ]
+
+    @property
+    def holder(self) -> UUID | None:
+        """Whose load it is."""
+        return self.manager_id if self.state in HELD else None
+
+    def demand_holder(self, by: UUID, epoch: int) -> None:
+        self._demand_open()
+        if self.holder != by:
+            raise LeadOfferedToAnother(**self.as_it_is())
+        if self.epoch != epoch:
+            raise OfferStale(**self.as_it_is())
+
+    def _demand_open(self) -> None:
+        if self.state in ENDED:
+            raise LeadEnded(**self.as_it_is())
+
+    def as_it_is(self) -> dict[str, Any]:
         """What a problem tells of the lead."""
         holder = str(self.manager_id) if self.manager_id else None
         return {"state": self.state, "epoch": self.epoch, "manager_id": holder}
 
+    def _taken_away(self, why: str, at: datetime) -> list[Event]:
+        self._demand_open()
+        if self.manager_id is None:
+            return []
+        if self.state == "claimed":
+            return [self._released(self.manager_id, why, at)]
+        return [
+            LeadUnclaimed(
+                lead_id=self.lead_id,
+                client_id=self.client_id,
+                manager_id=self.manager_id,
+                epoch=self.epoch,
+                occurred_at=at,
+            )
+        ]
+
     def _assign(self, to: UUID, at: datetime, until: datetime, why: str) -> LeadAssigned:
         self.state, self.manager_id, self.epoch = "offered", to, self.epoch + 1
-        self.due_at, self.claimed_at = until, None
+        self.due_at, self.claimed_at, self.queued_at = until, None, None
         return LeadAssigned(
             lead_id=self.lead_id,
             client_id=self.client_id,
@@ -207,7 +352,7 @@ class Lead(Base):
         )
 
     def _take_over(self, by: UUID, at: datetime) -> LeadClaimed:
-        self.state, self.claimed_at, self.due_at = "claimed", at, None
+        self.state, self.claimed_at, self.due_at, self.alert_at = "claimed", at, None, None
         return self._claimed(by, at)
 
     def _claimed(self, by: UUID, at: datetime) -> LeadClaimed:
@@ -219,7 +364,21 @@ class Lead(Base):
             occurred_at=at,
         )
 
+    def _released(self, by: UUID, reason: str, at: datetime) -> LeadReleased:
+        return LeadReleased(
+            lead_id=self.lead_id,
+            client_id=self.client_id,
+            manager_id=by,
+            epoch=self.epoch,
+            reason=reason,
+            occurred_at=at,
+        )
+
     def _wait(self, at: datetime) -> None:
         if self.manager_id is not None:
             self.asked = [*self.asked, self.manager_id]
         self.state, self.manager_id, self.due_at, self.claimed_at = "waiting", None, at, None
+
+    def _end(self, state: str, reason: str | None, at: datetime) -> None:
+        self.state, self.ended_at, self.ended_because = state, at, reason
+        self.due_at, self.alert_at, self.queued_at = None, None, None

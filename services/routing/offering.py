@@ -1,164 +1,278 @@
-"""Offering leads: whose turn it is gets the lead, with a window to claim it.
+"""Offering leads: each goes by the rules to one manager, with a window to claim it.
 
 Leads are taken in the order in which they became due, each gets one offer with the next epoch, and
-who finds nobody left goes into the common queue. Everything about a batch is one transaction: the
-lead's row, the offer, the turn and the event. A crash leaves the leads waiting.
+what finds nobody goes into the common queue. Everything about a batch is one sitting and one
+transaction: the lead's row, the offer, turns and loads, the event, and the record of why. A crash
+leaves the leads waiting.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 
-from libs.shared import outbox
-from libs.shared.database import Connection
+from libs.shared import failpoints, outbox
+from libs.shared.calendars import NeverOpen
+from libs.shared.database import Connection, dumps
 from libs.shared.events import Event, LeadAssigned, LeadEscalated
+from libs.shared.ids import new_quick_id
 from libs.shared.policies import current
 from libs.shared.timers import Timer
-from services.routing.policy import ClaimPolicy
-from services.routing.round_robin import Candidate, choose, give_turn
-from services.routing.shifts import on_shift
+from services.routing.choosing.floor import Floor
+from services.routing.choosing.lead import FACTS as LEAD_FACTS
+from services.routing.choosing.lead import LeadFacts
+from services.routing.choosing.sitting import ENGINE, Outcome, Terms, outcomes_text, sit
+from services.routing.desk import DESK, Known, floor_now
+from services.routing.policy import ClaimPolicy, MutingPolicy, PresencePolicy
 
 BATCH = 500
 
-_WAITING = """
-    SELECT lead_id FROM leads WHERE state = 'waiting' AND due_at <= $1
-    ORDER BY due_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED
+FACTS = """l.lead_id, l.client_id, l.epoch, l.round, l.hops, l.asked, l.owner_id, l.is_returning,
+        l.source, l.channel, l.region, l.city, l.phone_country, l.phone_region, l.domain,
+        l.product, l.language, l.utm::text AS utm, l.amount_minor, l.complexity, s.segment,
+        l.queued_at, l.received_at"""
+"""What a sitting needs of `leads AS l` and `client_segments AS s`, whose desk it has taken."""
+
+_WIDTH, _UTM = len(LEAD_FACTS), LEAD_FACTS.index("utm")
+_WAITING = f"""
+    WITH due AS MATERIALIZED (
+        SELECT {FACTS} FROM leads AS l LEFT JOIN client_segments AS s USING (client_id)
+        WHERE state = 'waiting' AND due_at <= $1
+        ORDER BY due_at, received_at, lead_id LIMIT $2 FOR UPDATE OF l SKIP LOCKED
+    ), desk AS ({DESK.format(where="WHERE EXISTS (SELECT FROM due)")})
+    SELECT * FROM due CROSS JOIN desk ORDER BY received_at, lead_id
 """
-_READ = """
-    SELECT lead_id, client_id, owner_id, epoch, round, asked FROM leads
-    WHERE lead_id = ANY($1::uuid[]) ORDER BY received_at, lead_id
-"""
-_LOADS = """
-    SELECT manager_id, count(*) AS open_leads FROM leads
-    WHERE manager_id = ANY($1::uuid[]) GROUP BY manager_id
-"""
-_OFFER = """
-    UPDATE leads SET state = 'offered', manager_id = o.manager_id, epoch = o.epoch,
-        round = o.round, due_at = $5, claimed_at = NULL,
-        asked = CASE WHEN o.round > leads.round THEN '{}' ELSE leads.asked END
-    FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[]) AS o (lead_id, manager_id, epoch,
-        round)
-    WHERE leads.lead_id = o.lead_id
-"""
-_REMEMBER = """
-    INSERT INTO offers (lead_id, manager_id, epoch, why, offered_at, claim_until)
-    SELECT *, $5::timestamptz, $6::timestamptz
-    FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[])
-"""
+_WRITE = """
+    WITH given AS (
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[],
+            $7::text[], $8::text[], $9::int[])
+            AS o (lead_id, manager_id, epoch, round, why, rule, team, strategy, place)
+    ), offered AS (
+        UPDATE leads SET state = 'offered', manager_id = o.manager_id, epoch = o.epoch,
+            round = o.round, due_at = $11, claimed_at = NULL, queued_at = NULL,
+            hops = leads.hops + 1,
+            asked = CASE WHEN o.round > leads.round THEN '{}' ELSE leads.asked END
+        FROM given AS o WHERE leads.lead_id = o.lead_id
+    ), remembered AS (
+        INSERT INTO offers (lead_id, manager_id, epoch, why, rule, team, strategy, place,
+            sitting_id, offered_at, claim_until)
+        SELECT lead_id, manager_id, epoch, why, rule, team, strategy, place, $12, $10, $11
+        FROM given
+    ), loaded AS (
+        UPDATE loads SET open_leads = n.open_leads
+        FROM unnest($18::uuid[], $19::int[]) AS n (id, open_leads) WHERE manager_id = n.id
+    ), turned AS (
+        INSERT INTO turns
+        SELECT * FROM unnest($20::text[], $21::uuid[], $22::bigint[], $23::bigint[], $24::bigint[])
+        ON CONFLICT (wheel, manager_id) DO UPDATE SET passed = excluded.passed,
+            turn = excluded.turn, stride = excluded.stride
+    ), sat AS (
+        INSERT INTO sittings (sitting_id, at, engine, rule_version, roster, inputs, outcomes)
+        VALUES ($12, $10, $13, $14, $15, $16, $17)
+    )
+    INSERT INTO outbox ({columns}) SELECT * FROM unnest($25::smallint[], $26::uuid[], $27::text[],
+        $28::text[], $29::text[], $30::text[], $31::timestamptz[], $32::bytea[], $33::text[],
+        $34::uuid[], $35::text[])
+""".replace("{columns}", ", ".join(outbox.COLUMNS))
 _QUEUE = """
-    UPDATE leads SET state = 'queued', manager_id = NULL, due_at = NULL
-    WHERE lead_id = ANY($1::uuid[])
+    WITH left_over AS (
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::timestamptz[], $5::text[])
+            AS w (lead_id, why, place, due_at, state)
+    ), kept AS (
+        UPDATE leads SET state = w.state, manager_id = NULL, due_at = w.due_at,
+            queued_at = CASE WHEN w.state = 'queued' THEN coalesce(queued_at, $6) END
+        FROM left_over AS w WHERE leads.lead_id = w.lead_id
+    )
+    INSERT INTO left_waiting (lead_id, at, sitting_id, place, why)
+    SELECT lead_id, $6, $7, place, why FROM left_over
 """
-_TURNS = """
-    UPDATE managers SET last_turn = t.turn FROM unnest($1::uuid[], $2::bigint[]) AS t (id, turn)
-    WHERE manager_id = t.id
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Who gets a lead, and why; `manager_id` None: nobody is left."""
-
-    lead: asyncpg.Record
-    manager_id: UUID | None
-    round: int
-    why: str
 
 
 async def offer_waiting_leads(tx: Connection, now: datetime) -> int:
     """Offer what is due to be offered; at most `BATCH` leads."""
-    waiting = [row["lead_id"] for row in await tx.fetch(_WAITING, now, BATCH)]
+    waiting = await tx.fetch(_WAITING, now, BATCH)
     if waiting:
-        await offer(tx, waiting, now)
+        await offer_these(tx, waiting, now)
     return len(waiting)
 
 
-async def offer(tx: Connection, lead_ids: Sequence[UUID], now: datetime) -> None:
-    """Offer leads to whose turn it is, or put them into the common queue.
+async def offer_these(
+    tx: Connection,
+    rows: Sequence[asyncpg.Record],
+    now: datetime,
+    *,
+    freed: Sequence[UUID] = (),
+    said: Sequence[Event] = (),
+) -> None:
+    """Offer leads by the rules, or put them into the common queue.
 
     Args:
-        lead_ids: Locked by the caller; nobody holds them.
+        rows: `FACTS` of each with the desk, which the caller has just taken.
+        freed: Who holds a lead less than the tables say, once for each.
+        said: What is to be said before.
     """
-    policy = (await current(tx, ClaimPolicy)).body
-    leads = await tx.fetch(_READ, lead_ids)
-    candidates = await free_managers(tx, now)
-    decisions = [decide(lead, candidates, policy) for lead in leads]
-    given = [d for d in decisions if d.manager_id is not None]
-    until = now + timedelta(minutes=policy.claim_window_minutes)
-    await _write_offers(tx, given, candidates, now, until)
-    left = [d.lead["lead_id"] for d in decisions if d.manager_id is None]
-    if left:
-        await tx.execute(_QUEUE, left)
-    await outbox.add_all(tx, [_told(decision, now, until) for decision in decisions])
+    claims = (await current(tx, ClaimPolicy)).body
+    known = await _floor(tx, rows[0], now, claims)
+    floor = known.floor
+    for manager_id in freed:
+        floor.seats[floor.place[manager_id]].load -= 1
+    terms = await _terms(tx, claims, now)
+    leads = [_facts(row) for row in rows]
+    inputs = {**floor.begin_record(), "engine": ENGINE, "at": now, "terms": terms.record()}
+    inputs |= {"rules": known.rules.version, "leads": [lead.record() for lead in leads]}
+    outcomes = sit(floor, leads, known.rules, terms)
+    for place, recent in known.recent.items():
+        seat = floor.seats[place]
+        recent.extend([now] * (seat.in_day - len(recent)))
+    until = end_of_window(claims, now)
+    sitting_id = new_quick_id()
+    events = [*said, *_told(outcomes, rows, now, until)]
+    await _queue(tx, outcomes, now, sitting_id, claims)
+    await tx.execute(
+        _WRITE,
+        *_columns(known, outcomes),
+        now,
+        until,
+        sitting_id,
+        *(ENGINE, known.rules.version, known.roster),
+        *(dumps(inputs).encode(), outcomes_text(outcomes)),
+        *_changed(floor, outcomes, freed),
+        *(_transposed([outbox.row_of(event) for event in events], len(outbox.COLUMNS))),
+    )
+    failpoints.reach("outbox.added")
 
 
-async def free_managers(tx: Connection, now: datetime) -> list[Candidate]:
-    """Managers on shift with the number of leads they hold."""
-    managers = await on_shift(tx, now)
-    loads = {
-        row["manager_id"]: row["open_leads"]
-        for row in await tx.fetch(_LOADS, [m["manager_id"] for m in managers])
-    }
+async def _floor(tx: Connection, desk: asyncpg.Record, now: datetime, claims: ClaimPolicy) -> Known:
+    minutes = (await current(tx, PresencePolicy)).body.sign_of_life_minutes
+    holds = None if minutes is None else timedelta(minutes=minutes)
+    return await floor_now(tx, desk, now, sign_holds=holds, results_days=claims.results_days)
+
+
+async def _terms(tx: Connection, claims: ClaimPolicy, now: datetime) -> Terms:
+    muting = (await current(tx, MutingPolicy)).body
+    again = now + timedelta(minutes=muting.look_again_minutes)
+    muted = tuple(
+        (segment, min(period.ends_at, again))
+        for period in muting.periods
+        if period.begins_at <= now < period.ends_at
+        for segment in period.segments
+    )
+    return Terms(
+        rounds=claims.rounds,
+        most_open_leads=claims.most_open_leads,
+        most_offers=claims.most_offers,
+        owner_first=claims.returning_client_goes_to_owner,
+        muted=muted,
+    )
+
+
+def _facts(row: asyncpg.Record) -> LeadFacts:
+    values = list(row.values())[:_WIDTH]
+    values[_UTM] = orjson.loads(values[_UTM]) if values[_UTM] else {}
+    return LeadFacts(*values)
+
+
+def end_of_window(claims: ClaimPolicy, now: datetime) -> datetime:
+    """When an offer made now lapses."""
+    return in_working_time(claims, now, claims.claim_window_minutes)
+
+
+def in_working_time(claims: ClaimPolicy, now: datetime, minutes: int) -> datetime:
+    """The instant by which so many minutes of the policy's hours have passed."""
+    span = timedelta(minutes=minutes)
+    if claims.calendar is None:
+        return now + span
+    try:
+        return claims.calendar.add_working_time(now, span)
+    except NeverOpen:  # a calendar without hours must not stop everything
+        return now + span
+
+
+def _columns(known: Known, outcomes: Sequence[Outcome]) -> list[list[Any]]:
+    names = known.rules.name_of
+    given = [
+        (o.lead_id, o.manager_id, o.epoch, o.round, o.why, names(o.rule), o.team, o.strategy, n)
+        for n, o in enumerate(outcomes)
+        if o.manager_id is not None
+    ]
+    return _transposed(given, 9)
+
+
+def _transposed(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _changed(floor: Floor, outcomes: Sequence[Outcome], freed: Sequence[UUID]) -> list[list[Any]]:
+    """Loads and turns as they are now, of those whose changed."""
+    chosen = {o.manager_id for o in outcomes if o.manager_id is not None}
+    seats = [floor.seats[floor.place[m]] for m in sorted(chosen | set(freed))]
+    turns = {}
+    for o in outcomes:
+        if o.stood is not None and o.wheel is not None and o.manager_id is not None:
+            turns[o.wheel, o.manager_id] = (*o.stood, o.turn)
+    rows = [
+        (wheel, manager, after, turn, after - before)
+        for (wheel, manager), (before, after, turn) in sorted(turns.items())
+    ]
     return [
-        Candidate(m["manager_id"], m["last_turn"], loads.get(m["manager_id"], 0)) for m in managers
+        [seat.manager_id for seat in seats],
+        [seat.load for seat in seats],
+        *_transposed(rows, 5),
     ]
 
 
-def decide(lead: asyncpg.Record, candidates: Sequence[Candidate], policy: ClaimPolicy) -> Decision:
-    """Choose for one lead, and give the chosen their turn."""
-    owner = lead["owner_id"] if policy.returning_client_goes_to_owner else None
-    round_, asked = lead["round"], set(lead["asked"])
-    chosen = choose(candidates, asked=asked, most_open_leads=policy.most_open_leads, owner_id=owner)
-    if chosen is None and asked and round_ < policy.rounds:
-        round_ += 1
-        chosen = choose(candidates, asked=(), most_open_leads=policy.most_open_leads)
-    if chosen is None:
-        why = "nobody is on shift" if not candidates else "everybody on shift was asked or is full"
-        return Decision(lead, None, round_, why)
-    turn = give_turn(chosen, candidates)
-    why = "the client's own manager" if chosen.manager_id == owner else f"round robin, turn {turn}"
-    return Decision(lead, chosen.manager_id, round_, why)
-
-
-async def _write_offers(
+async def _queue(
     tx: Connection,
-    given: Sequence[Decision],
-    candidates: Sequence[Candidate],
+    outcomes: Sequence[Outcome],
+    now: datetime,
+    sitting_id: UUID,
+    claims: ClaimPolicy,
+) -> None:
+    again = now + timedelta(minutes=claims.queue_again_minutes)
+    rows = [
+        (o.lead_id, o.why, n, o.muted_until or again, "muted" if o.muted_until else "queued")
+        for n, o in enumerate(outcomes)
+        if o.manager_id is None
+    ]
+    if rows:
+        await tx.execute(_QUEUE, *_transposed(rows, 5), now, sitting_id)
+
+
+def _told(
+    outcomes: Sequence[Outcome],
+    rows: Sequence[asyncpg.Record],
     now: datetime,
     until: datetime,
-) -> None:
-    if not given:
-        return
-    leads = [d.lead["lead_id"] for d in given]
-    managers = [d.manager_id for d in given]
-    epochs = [d.lead["epoch"] + 1 for d in given]
-    await tx.execute(_OFFER, leads, managers, epochs, [d.round for d in given], until)
-    await tx.execute(_REMEMBER, leads, managers, epochs, [d.why for d in given], now, until)
-    await tx.execute(_TURNS, [c.manager_id for c in candidates], [c.last_turn for c in candidates])
-
-
-def _told(decision: Decision, now: datetime, until: datetime) -> Event:
-    lead = decision.lead
-    if decision.manager_id is None:
-        return LeadEscalated(
-            lead_id=lead["lead_id"],
-            client_id=lead["client_id"],
-            epoch=lead["epoch"],
-            reason=decision.why,
-            occurred_at=now,
-        )
-    return LeadAssigned(
-        lead_id=lead["lead_id"],
-        client_id=lead["client_id"],
-        manager_id=decision.manager_id,
-        epoch=lead["epoch"] + 1,
-        claim_until=until,
-        reason=decision.why,
-        occurred_at=now,
-    )
+) -> list[Event]:
+    """Who was in the common queue already and stays there is no news; nor is a muted segment."""
+    told: list[Event] = []
+    for outcome, row in zip(outcomes, rows, strict=True):
+        if outcome.manager_id is not None:
+            told.append(
+                LeadAssigned(
+                    lead_id=outcome.lead_id,
+                    client_id=row["client_id"],
+                    manager_id=outcome.manager_id,
+                    epoch=outcome.epoch,
+                    claim_until=until,
+                    reason=outcome.why,
+                    occurred_at=now,
+                )
+            )
+        elif outcome.muted_until is None and row["queued_at"] is None:
+            told.append(
+                LeadEscalated(
+                    lead_id=outcome.lead_id,
+                    client_id=row["client_id"],
+                    epoch=outcome.epoch,
+                    reason=outcome.why,
+                    occurred_at=now,
+                )
+            )
+    return told
 
 
 async def next_waiting(connection: Connection) -> datetime | None:

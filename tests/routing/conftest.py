@@ -11,14 +11,20 @@ import asyncpg
 import orjson
 import pytest
 
+from libs.shared import policies
 from libs.shared.database import Database
-from libs.shared.events import LeadReceived
+from libs.shared.events import LeadReceived, SegmentChanged
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
+from libs.shared.policies import Policy
 from libs.shared.subscriptions import Dispatcher
+from libs.shared.timers import Fire
+from services.routing.choosing.rule_set import RuleSet
 from services.routing.claim_timeout import reassign_lapsed_leads
 from services.routing.main import build
+from services.routing.managers.attendance import attend
 from services.routing.offering import offer_waiting_leads
+from services.routing.rules.versions import activate, draft
 from services.routing.settings import RoutingSettings
 from services.routing.subscriptions import SUBSCRIPTIONS
 from tests.apps import App, running
@@ -30,17 +36,18 @@ WINDOW = timedelta(minutes=15)
 
 
 def received(
-    *, at: datetime = NOON, lead: UUID | None = None, owner: UUID | None = None
+    *, at: datetime = NOON, lead: UUID | None = None, owner: UUID | None = None, **told: Any
 ) -> LeadReceived:
-    return LeadReceived(
-        lead_id=lead or new_id(),
-        client_id=new_id(),
-        source="site-form",
-        channel="form",
-        is_returning=owner is not None,
-        owner_id=owner,
-        occurred_at=at,
-    )
+    plain: dict[str, Any] = {
+        "lead_id": lead or new_id(),
+        "client_id": new_id(),
+        "source": "site-form",
+        "channel": "form",
+        "is_returning": owner is not None,
+        "owner_id": owner,
+        "occurred_at": at,
+    }
+    return LeadReceived(**plain | told)
 
 
 @dataclass
@@ -49,13 +56,14 @@ class Routing:
 
     database: Database
 
-    async def manager(self, *, on_shift: bool = True) -> UUID:
+    async def manager(self, *, on_shift: bool = True, **facts: Any) -> UUID:
         manager_id = new_id()
+        columns = {"manager_id": manager_id, "name": "Ann", "created_at": NOON, "version": 1}
+        columns |= facts
         await self.database.pool.execute(
-            "INSERT INTO managers (manager_id, name, created_at, version)"
-            " VALUES ($1, 'Ann', $2, 1)",
-            manager_id,
-            NOON,
+            f"INSERT INTO managers ({', '.join(columns)})"
+            f" VALUES ({', '.join(f'${n}' for n in range(1, len(columns) + 1))})",
+            *columns.values(),
         )
         if on_shift:
             await self.begin_shift(manager_id)
@@ -69,23 +77,64 @@ class Routing:
             NOON - timedelta(hours=1),
         )
 
-    async def hears(self, *events: LeadReceived) -> None:
+    async def team(self, team: str, *members: UUID) -> None:
+        pool = self.database.pool
+        await pool.execute("INSERT INTO teams VALUES ($1, $1, $2)", team, NOON)
+        await pool.executemany(
+            "INSERT INTO team_members VALUES ($1, $2)", [(team, member) for member in members]
+        )
+
+    async def rules(self, rule_set: RuleSet) -> int:
+        """Put rules in force; their version."""
+        async with self.database.session() as session:
+            row = await draft(session, rule_set, note=None, by="test", now=NOON)
+            await activate(session, row.version, by="test", now=NOON)
+            return row.version
+
+    async def policy(self, body: Policy) -> None:
+        """Change a policy; what was remembered of it is forgotten."""
+        async with self.database.session() as session:
+            before = await policies.newest(session, type(body))
+        await self.database.pool.execute(
+            "INSERT INTO policies (name, version, body, changed_at, changed_by, reason)"
+            " VALUES ($1, $2, $3, $4, 'test', 'test')",
+            body.policy_name,
+            before.version + 1,
+            body.model_dump(mode="json"),
+            NOON,
+        )
+        policies._cache.clear()
+
+    async def attends(self, now: datetime = NOON) -> int:
+        async with self.database.transaction() as tx:
+            return await attend(tx, now)
+
+    async def loads_are_right(self) -> bool:
+        """Whether the loads kept are the leads held."""
+        wrong = await self.database.pool.fetch(
+            "SELECT manager_id FROM loads WHERE open_leads <> (SELECT count(*) FROM leads WHERE"
+            " leads.manager_id = loads.manager_id AND state IN ('offered', 'claimed'))"
+        )
+        return wrong == []
+
+    async def hears(self, *events: LeadReceived | SegmentChanged) -> None:
         inbox = Inbox(self.database, Dispatcher(SUBSCRIPTIONS))
         await inbox.apply([record_of(event) for event in events])
 
     async def offers(self, now: datetime = NOON) -> None:
-        fired = 1
+        await self.fires(offer_waiting_leads, now)
+
+    async def fires(self, fire: Fire, now: datetime) -> int:
+        """Let a timer fire until nothing is due; how many rows."""
+        total, fired = 0, 1
         while fired:
             async with self.database.transaction() as tx:
-                fired = await offer_waiting_leads(tx, now)
+                fired = await fire(tx, now)
+            total += fired
+        return total
 
     async def sweeps(self, now: datetime) -> int:
-        swept, fired = 0, 1
-        while fired:
-            async with self.database.transaction() as tx:
-                fired = await reassign_lapsed_leads(tx, now)
-            swept += fired
-        return swept
+        return await self.fires(reassign_lapsed_leads, now)
 
     async def lead(self, lead_id: UUID) -> asyncpg.Record:
         row = await self.database.pool.fetchrow("SELECT * FROM leads WHERE lead_id=$1", lead_id)
@@ -96,13 +145,13 @@ class Routing:
         """Leads come in and are offered; their ids."""
         events = [received(**options) for _ in range(count)]
         await self.hears(*events)
-        await self.offers()
+        await self.offers(options.get("at", NOON))
         return [event.lead_id for event in events]
 
     async def spread(self) -> Counter[UUID]:
         """How many leads each manager holds."""
         rows = await self.database.pool.fetch(
-            "SELECT manager_id FROM leads WHERE manager_id IS NOT NULL"
+            "SELECT manager_id FROM leads WHERE state IN ('offered', 'claimed')"
         )
         return Counter(row["manager_id"] for row in rows)
 

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
+from libs.shared.calendars import Calendar
 from libs.shared.ids import new_id
-from services.routing.shifts import begin_planned_shifts, open_calendars
 from tests.apps import App, problem
 from tests.routing.conftest import Routing, received
 
@@ -204,9 +204,8 @@ async def test_a_planned_shift_begins_by_itself(api: App, routing: Routing) -> N
     )
     assert planned.status_code == 201, planned.text
 
-    async with routing.database.transaction() as tx:
-        assert await begin_planned_shifts(tx, begins - timedelta(seconds=1)) == 0
-        assert await begin_planned_shifts(tx, begins) == 1
+    assert await routing.attends(begins - timedelta(seconds=1)) == 0
+    assert await routing.attends(begins) == 1
     await routing.offers(begins)
 
     assert (await routing.lead(lead))["manager_id"] == manager
@@ -223,11 +222,13 @@ async def test_a_calendar_opens_by_itself_and_a_shift_in_the_past_is_refused(
     )
     assert made.status_code == 201, made.text
     manager = UUID(made.json()["id"])
-    opens = await routing.database.pool.fetchval("SELECT due_at FROM managers")
-    assert opens.astimezone(UTC).strftime("%A %H:%M") == "Monday 04:00"
+    calendar = Calendar.model_validate(made.json()["calendar"])
+    opens = calendar.next_opening(datetime.now(UTC))
+    assert opens.strftime("%A %H:%M") == "Monday 04:00"
     (lead,) = await routing.comes()
-    async with routing.database.transaction() as tx:
-        assert await open_calendars(tx, opens) == 1
+    await routing.attends(opens - timedelta(seconds=1))
+    assert await routing.database.pool.fetchval("SELECT due_at FROM managers") == opens
+    assert await routing.attends(opens) == 1
     await routing.offers(opens)
     assert (await routing.lead(lead))["manager_id"] == manager
 

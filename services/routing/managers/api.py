@@ -1,31 +1,32 @@
 """HTTP in: managers and their shifts."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import BaseModel
-from sqlalchemy import or_, select, text, update
+from pydantic import BaseModel, Field
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from libs.shared import audit
 from libs.shared.auth import Principal, Role, require
 from libs.shared.calendars import Calendar
-from libs.shared.errors import Conflict, Invalid, PreconditionFailed
+from libs.shared.errors import Conflict, PreconditionFailed
 from libs.shared.http import (
     Cursor,
     CursorText,
     Flag,
     IfMatch,
-    Instant,
     Limit,
     Now,
     Page,
     Request,
     Session,
+    Text50,
     Text200,
+    Text2000,
     demand_version,
     page_of,
     problems,
@@ -33,10 +34,15 @@ from libs.shared.http import (
     set_etag,
 )
 from libs.shared.ids import new_id
+from libs.shared.policies import current
+from services.routing.choosing.presence import HERE, NAMES
 from services.routing.handing_over import ManagerInactive, ManagerNotFound, find_manager
-from services.routing.leads_api import NotYourself, acting_manager
-from services.routing.models import Manager, Shift
-from services.routing.shifts import DRAIN_QUEUE, is_open, next_opening
+from services.routing.holding import bare
+from services.routing.managers.attendance import look_again
+from services.routing.managers.leaving import hand_over_everything
+from services.routing.models import Manager
+from services.routing.offering import end_of_window
+from services.routing.policy import ClaimPolicy, PresencePolicy
 
 routes = router(prefix="/v1/managers", tags=["managers"])
 
@@ -52,19 +58,33 @@ class ManagerExists(Conflict):
     ru = "Менеджер с таким идентификатором уже есть."
 
 
-class ShiftImpossible(Invalid):
-    """A shift ends after it begins and is not over yet."""
-
-    code = "shift-impossible"
-    ru = "Смена должна кончаться позже начала и ещё не закончиться."
+Level = Annotated[int, Field(strict=True, ge=1, le=10)]
+Limit100k = Annotated[int, Field(strict=True, ge=0, le=100_000)]
 
 
 class AddManager(Request):
-    """A manager who may be offered leads; `id` where another system has given one."""
+    """A manager who may be offered leads; `id` where another system has given one.
+
+    Attributes:
+        capacity: Open leads at most; null: as the policy `claims` has it.
+        weight: Share in a rotation beside that of others.
+        hourly_limit, daily_limit: Offers within any hour and any 24 hours.
+        monthly_limit: Spread evenly: 45 a month are 2 a day.
+        languages, zones: Empty: any. Zones are regions, cities or countries (ISO 3166).
+        skills: Level from 1 to 10 by skill.
+    """
 
     name: Text200
     id: UUID | None = None
     calendar: Calendar | None = None
+    capacity: Limit100k | None = None
+    weight: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
+    hourly_limit: Limit100k | None = None
+    daily_limit: Limit100k | None = None
+    monthly_limit: Limit100k | None = None
+    languages: Annotated[list[Text50], Field(max_length=50)] = Field(default_factory=list)
+    zones: Annotated[list[Text200], Field(max_length=200)] = Field(default_factory=list)
+    skills: Annotated[dict[Text50, Level], Field(max_length=200)] = Field(default_factory=dict)
 
 
 class ChangeManager(Request):
@@ -73,38 +93,53 @@ class ChangeManager(Request):
     name: Text200 | None = None
     is_active: Flag | None = None
     calendar: Calendar | None = None
+    capacity: Limit100k | None = None
+    weight: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
+    hourly_limit: Limit100k | None = None
+    daily_limit: Limit100k | None = None
+    monthly_limit: Limit100k | None = None
+    languages: Annotated[list[Text50], Field(max_length=50)] | None = None
+    zones: Annotated[list[Text200], Field(max_length=200)] | None = None
+    skills: Annotated[dict[Text50, Level], Field(max_length=200)] | None = None
 
 
-class PlanShift(Request):
-    """A shift that is planned ahead."""
-
-    starts_at: Instant
-    ends_at: Instant
+_MAY_BE_NULL = frozenset(("calendar", "capacity", "hourly_limit", "daily_limit", "monthly_limit"))
 
 
-class ChangeShift(Request):
-    """Begin or end your shift now."""
+class HandOver(Request):
+    """To whom, in turn; nobody named: by the rules."""
+
+    to: Annotated[list[UUID], Field(max_length=200)] = Field(default_factory=list)
+    reason: Text2000
+
+
+class HandedOver(BaseModel):
+    """How many leads were handed over."""
+
+    leads: int
 
 
 class ManagerView(BaseModel):
-    """A manager; `is_on_shift` holds for now."""
+    """A manager; `presence` holds for now, `is_on_shift` is true of whoever gets leads."""
 
     id: UUID
     version: int
     name: str
     is_active: bool
     is_on_shift: bool
+    presence: Literal["here", "off_shift", "absent", "sick", "paused", "offline", "inactive"]
     calendar: Calendar | None
+    capacity: int | None
+    weight: int
+    hourly_limit: int | None
+    daily_limit: int | None
+    monthly_limit: int | None
+    languages: list[str]
+    zones: list[str]
+    skills: dict[str, int]
+    paused_until: datetime | None
+    seen_at: datetime | None
     created_at: datetime
-
-
-class ShiftView(BaseModel):
-    """A shift; open-ended while `ends_at` is null."""
-
-    id: UUID
-    manager_id: UUID
-    starts_at: datetime
-    ends_at: datetime | None
 
 
 @routes.post(
@@ -120,43 +155,29 @@ async def add_manager(
     manager_id = wish.id or new_id()
     if await session.get(Manager, manager_id) is not None:
         raise ManagerExists(manager_id=str(manager_id))
-    calendar = wish.calendar.model_dump(mode="json") if wish.calendar else None
+    told = wish.model_dump(mode="json", exclude={"id"})
     manager = Manager(
-        manager_id=manager_id,
-        name=wish.name,
-        is_active=True,
-        calendar=calendar,
-        last_turn=0,
-        created_at=now,
-        version=1,
-        due_at=next_opening(calendar, now),
+        manager_id=manager_id, is_active=True, created_at=now, version=1, due_at=None, **told
     )
     session.add(manager)
     await session.flush()
-    await _note(session, "manager.added", manager, user, now)
-    if is_open(calendar, now):
-        await _drain_queue(session, now)
+    await note_change(session, "manager.added", manager, user, now)
+    await look_at_again(session, manager, now)
     response.headers["Location"] = f"/v1/managers/{manager_id}"
     set_etag(response, manager.version)
-    return _view(manager, is_open(calendar, now))
+    return manager_view(manager)
 
 
 @routes.get("", response_model=Page[ManagerView], summary="List managers, by id")
 async def list_managers(
-    session: Session, _user: Anybody, now: Now, cursor: CursorText = None, limit: Limit = 50
+    session: Session, _user: Anybody, cursor: CursorText = None, limit: Limit = 50
 ) -> Page[ManagerView]:
     after = Cursor.decode(cursor, tuple[UUID])
     query = select(Manager)
     if after:
         query = query.where(Manager.manager_id > after[0])
     managers = (await session.scalars(query.order_by(Manager.manager_id).limit(limit + 1))).all()
-    working = await _with_shift(session, [m.manager_id for m in managers], now)
-    return page_of(
-        managers,
-        limit=limit,
-        view=lambda m: _view(m, m.manager_id in working or is_open(m.calendar, now)),
-        sort_values=lambda m: [m.manager_id],
-    )
+    return page_of(managers, limit=limit, view=manager_view, sort_values=lambda m: [m.manager_id])
 
 
 @routes.get(
@@ -166,11 +187,11 @@ async def list_managers(
     summary="One manager",
 )
 async def show_manager(
-    manager_id: UUID, session: Session, _user: Anybody, now: Now, response: Response
+    manager_id: UUID, session: Session, _user: Anybody, response: Response
 ) -> ManagerView:
     manager = await find_manager(session, manager_id)
     set_etag(response, manager.version)
-    return await _shown(session, manager, now)
+    return manager_view(manager)
 
 
 @routes.patch(
@@ -190,132 +211,59 @@ async def change_manager(
 ) -> ManagerView:
     manager = await find_manager(session, manager_id, lock=True)
     demand_version(expected, manager.version)
-    changed = wish.model_dump(mode="json", exclude_unset=True)
-    for name in changed.keys() & {"name", "is_active"}:
-        if changed[name] is not None:
-            setattr(manager, name, changed[name])
-    if "calendar" in changed:
-        manager.calendar = changed["calendar"]
-        manager.due_at = next_opening(manager.calendar, now)
+    for name, value in wish.model_dump(mode="json", exclude_unset=True).items():
+        if value is not None or name in _MAY_BE_NULL:
+            setattr(manager, name, value)
     manager.version += 1
     await session.flush()
-    await _note(session, "manager.changed", manager, user, now)
-    shown = await _shown(session, manager, now)
-    if shown.is_on_shift and manager.is_active:
-        await _drain_queue(session, now)
+    await note_change(session, "manager.changed", manager, user, now)
+    await look_at_again(session, manager, now)
     set_etag(response, manager.version)
-    return shown
+    return manager_view(manager)
 
 
 @routes.post(
-    "/{manager_id}/shifts",
-    response_model=ShiftView,
-    status_code=201,
-    responses=problems(ManagerNotFound, ManagerInactive, ShiftImpossible),
-    summary="Plan a shift",
+    "/{manager_id}/hand-over",
+    response_model=HandedOver,
+    responses=problems(ManagerNotFound, ManagerInactive),
+    summary="Give everything that a manager holds to others: by the rules, or to whom you name",
 )
-async def plan_shift(
-    manager_id: UUID, wish: PlanShift, session: Session, _user: Supervisor, now: Now
-) -> ShiftView:
-    await _working(session, manager_id)
-    if wish.ends_at <= max(wish.starts_at, now):
-        raise ShiftImpossible(pointer="/ends_at")
-    shift = Shift(
-        shift_id=new_id(),
-        manager_id=manager_id,
-        starts_at=wish.starts_at,
-        ends_at=wish.ends_at,
-        due_at=wish.starts_at if wish.starts_at > now else None,
+async def hand_over(
+    manager_id: UUID, wish: HandOver, session: Session, user: Supervisor, now: Now
+) -> HandedOver:
+    manager = await find_manager(session, manager_id)
+    for colleague in wish.to:
+        if colleague == manager_id or not (await find_manager(session, colleague)).is_active:
+            raise ManagerInactive(manager_id=str(colleague))
+    claims = (await current(session, ClaimPolicy)).body
+    count = await hand_over_everything(
+        await bare(session),
+        manager_id,
+        to=wish.to,
+        reason=wish.reason,
+        now=now,
+        until=end_of_window(claims, now),
     )
-    session.add(shift)
-    await session.flush()
-    if shift.due_at is None:
-        await _drain_queue(session, now)
-    return _shift_view(shift)
-
-
-@routes.post(
-    "/{manager_id}/shift/start",
-    response_model=ShiftView,
-    responses=problems(ManagerNotFound, ManagerInactive, NotYourself),
-    summary="Come on shift now; the common queue is offered again",
-)
-async def start_shift(
-    manager_id: UUID, _wish: ChangeShift, session: Session, user: Worker, now: Now
-) -> ShiftView:
-    acting_manager(user, manager_id)
-    await _working(session, manager_id)
-    running = await _running_shift(session, manager_id, now)
-    if running is not None:
-        return _shift_view(running)
-    shift = Shift(
-        shift_id=new_id(), manager_id=manager_id, starts_at=now, ends_at=None, due_at=None
+    await audit.record(
+        session,
+        action="manager.handed_over",
+        subject_type="manager",
+        subject_id=str(manager.manager_id),
+        details={"leads": count, "to": [str(each) for each in wish.to], "reason": wish.reason},
+        at=now,
+        actor=user.subject,
     )
-    session.add(shift)
-    await session.flush()
-    await _drain_queue(session, now)
-    return _shift_view(shift)
+    return HandedOver(leads=count)
 
 
-@routes.post(
-    "/{manager_id}/shift/end",
-    response_model=ManagerView,
-    responses=problems(ManagerNotFound, NotYourself),
-    summary="Go off shift now; nothing more is offered",
-)
-async def end_shift(
-    manager_id: UUID, _wish: ChangeShift, session: Session, user: Worker, now: Now
-) -> ManagerView:
-    acting_manager(user, manager_id)
-    manager = await find_manager(session, manager_id, lock=True)
-    await session.execute(
-        update(Shift)
-        .where(
-            Shift.manager_id == manager_id,
-            Shift.starts_at < now,
-            or_(Shift.ends_at.is_(None), Shift.ends_at > now),
-        )
-        .values(ends_at=now)
-    )
-    return await _shown(session, manager, now)
+async def look_at_again(session: AsyncSession, manager: Manager, now: datetime) -> None:
+    policy = (await current(session, PresencePolicy)).body
+    tx = await bare(session)
+    await look_again(tx, [manager.manager_id], now, policy)
+    await session.refresh(manager)
 
 
-async def _working(session: AsyncSession, manager_id: UUID) -> None:
-    if not (await find_manager(session, manager_id, lock=True)).is_active:
-        raise ManagerInactive(manager_id=str(manager_id))
-
-
-async def _running_shift(session: AsyncSession, manager_id: UUID, now: datetime) -> Shift | None:
-    return await session.scalar(
-        select(Shift).where(
-            Shift.manager_id == manager_id,
-            Shift.starts_at <= now,
-            or_(Shift.ends_at.is_(None), Shift.ends_at > now),
-        )
-    )
-
-
-async def _with_shift(session: AsyncSession, managers: list[UUID], now: datetime) -> set[UUID]:
-    found = await session.scalars(
-        select(Shift.manager_id).where(
-            Shift.manager_id.in_(managers),
-            Shift.starts_at <= now,
-            or_(Shift.ends_at.is_(None), Shift.ends_at > now),
-        )
-    )
-    return set(found)
-
-
-async def _shown(session: AsyncSession, manager: Manager, now: datetime) -> ManagerView:
-    working = await _with_shift(session, [manager.manager_id], now)
-    return _view(manager, bool(working) or is_open(manager.calendar, now))
-
-
-async def _drain_queue(session: AsyncSession, now: datetime) -> None:
-    await session.execute(text(DRAIN_QUEUE.format(now=":now")), {"now": now})
-
-
-async def _note(
+async def note_change(
     session: AsyncSession, action: str, manager: Manager, user: Principal, now: datetime
 ) -> None:
     await audit.record(
@@ -329,22 +277,18 @@ async def _note(
     )
 
 
-def _view(manager: Manager, is_on_shift: bool) -> ManagerView:
-    return ManagerView(
-        id=manager.manager_id,
-        version=manager.version,
-        name=manager.name,
-        is_active=manager.is_active,
-        is_on_shift=is_on_shift and manager.is_active,
-        calendar=Calendar.model_validate(manager.calendar) if manager.calendar else None,
-        created_at=manager.created_at,
+def manager_view(manager: Manager) -> ManagerView:
+    return ManagerView.model_validate(
+        {
+            **{name: getattr(manager, name, None) for name in ManagerView.model_fields},
+            "id": manager.manager_id,
+            "is_on_shift": manager.presence == NAMES[HERE],
+        }
     )
 
 
-def _shift_view(shift: Shift) -> ShiftView:
-    return ShiftView(
-        id=shift.shift_id,
-        manager_id=shift.manager_id,
-        starts_at=shift.starts_at,
-        ends_at=shift.ends_at,
-    )
+async def working_manager(session: AsyncSession, manager_id: UUID) -> Manager:
+    manager = await find_manager(session, manager_id, lock=True)
+    if not manager.is_active:
+        raise ManagerInactive(manager_id=str(manager_id))
+    return manager

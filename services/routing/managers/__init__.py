@@ -1,0 +1,1 @@
+"""The managers: who they are, when they are there, and what happens when they are not."""

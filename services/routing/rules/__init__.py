@@ -1,0 +1,1 @@
+"""The distribution rules as a company keeps them: teams, versions, and clients' segments."""
