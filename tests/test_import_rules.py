@@ -35,12 +35,16 @@ def test_the_code_keeps_its_import_rules(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "line", "contract"),
     [
-        ("services/routing/shifts.py", "import services.scoring.rfm", "never import each other"),
+        ("services/routing/desk.py", "import services.scoring.rfm", "never import each other"),
         ("libs/shared/clock.py", "import services.routing.models", "knows no service"),
         ("services/scoring/ageing.py", "import deploy.local.suite", "how they are deployed"),
         ("services/scoring/ageing.py", "import aiokafka", "talks to Kafka"),
         ("services/scoring/rfm.py", "import sqlalchemy", "Rules are pure"),
-        ("services/routing/round_robin.py", "import libs.shared.database", "Rules are pure"),
+        (
+            "services/routing/choosing/strategies.py",
+            "import libs.shared.database",
+            "Rules are pure",
+        ),
         ("services/scoring/standing.py", "import services.scoring.api", "Doors open inwards"),
     ],
 )

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Depends
 from pydantic import BaseModel
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from starlette.responses import Response
 
 from libs.shared.auth import Principal, Role, require
@@ -109,20 +109,20 @@ async def list_leads(
     limit: Limit = 50,
 ) -> Page[LeadView]:
     filters = {"state": state, "manager_id": manager_id}
-    after = Cursor.decode(cursor, tuple[datetime, UUID], filters)
+    after = Cursor.decode(cursor, tuple[UUID], filters)
     query = select(Lead)
     if state is not None:
         query = query.where(Lead.state == state)
     if manager_id is not None:
         query = query.where(Lead.manager_id == manager_id)
     if after:
-        query = query.where(tuple_(Lead.received_at, Lead.lead_id) < after)
-    query = query.order_by(Lead.received_at.desc(), Lead.lead_id.desc()).limit(limit + 1)
+        query = query.where(Lead.lead_id < after[0])
+    query = query.order_by(Lead.lead_id.desc()).limit(limit + 1)  # ids are given as leads come
     return page_of(
         (await session.scalars(query)).all(),
         limit=limit,
         view=lead_view,
-        sort_values=lambda lead: [lead.received_at, lead.lead_id],
+        sort_values=lambda lead: [lead.lead_id],
         filters=filters,
     )
 

@@ -12,6 +12,7 @@ import time
 from libs.shared import logging
 from libs.shared.garbage import spare_the_collector
 from tests.benchmarks import (
+    assign,
     batches,
     create_client,
     latency,
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "rescoring": rescoring.measure,  # and the preview
     "latency_during_rescoring": latency_during_rescoring.measure,
     "queue": queue.measure,
+    "assign": assign.measure,
 }
 
 

@@ -134,7 +134,7 @@ CREATE TABLE sittings (
     roster bytea NOT NULL,
     inputs bytea NOT NULL,
     outcomes bytea NOT NULL
-);
+) WITH (toast_tuple_target = 8160);
 CREATE INDEX ix_sittings_at ON sittings USING brin (at);
 COMMENT ON TABLE sittings IS 'Decisions made together: what they were made from and what came out.';
 CREATE TABLE left_waiting (
@@ -184,7 +184,6 @@ CREATE INDEX ix_leads_again ON leads (due_at)
     WHERE state IN ('queued', 'muted') AND due_at IS NOT NULL;
 CREATE INDEX ix_leads_alert_at ON leads (alert_at) WHERE alert_at IS NOT NULL;
 CREATE INDEX ix_leads_client_id ON leads (client_id) WHERE state IN ('queued', 'muted');
-CREATE INDEX ix_leads_received_at ON leads (received_at DESC, lead_id DESC);
 CREATE INDEX ix_leads_ended_at ON leads (ended_at) WHERE ended_at IS NOT NULL;
 COMMENT ON COLUMN leads.hops IS 'Offers since it came in or was last taken out of the queue.';
 COMMENT ON COLUMN leads.due_at IS
@@ -194,6 +193,9 @@ COMMENT ON COLUMN leads.alert_at IS 'When somebody is told that nobody has taken
 ALTER TABLE offers
     ADD COLUMN rule text, ADD COLUMN team text, ADD COLUMN strategy text,
     ADD COLUMN sitting_id uuid, ADD COLUMN place integer, ADD COLUMN ended_because text;
+ALTER TABLE offers DROP CONSTRAINT offers_lead_id_fkey;
+COMMENT ON TABLE offers IS
+    'Made for leads whose rows are locked by the same transaction; leads are never deleted.';
 ALTER TABLE offers DROP CONSTRAINT offers_ended_how_check;
 ALTER TABLE offers ADD CONSTRAINT offers_ended_how_check CHECK (ended_how IN ('claimed', 'lapsed',
     'released', 'declined', 'superseded', 'withdrawn', 'closed'));
