@@ -9,6 +9,7 @@ from services.routing import lead_commands_api, leads_api
 from services.routing.managers import api as managers_api
 from services.routing.managers import attendance_api
 from services.routing.policy import ClaimPolicy, MutingPolicy, PresencePolicy
+from services.routing.reports import api as reports_api
 from services.routing.rules import api as rules_api
 from services.routing.settings import RoutingSettings
 
@@ -25,6 +26,7 @@ def build(settings: RoutingSettings) -> FastAPI:
             managers_api.routes,
             attendance_api.routes,
             rules_api.routes,
+            reports_api.routes,
             dead_letters_router(),
         ],
         policies=[ClaimPolicy, PresencePolicy, MutingPolicy],

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from libs.shared import migrations
+from libs.shared.database import Connection
 from services.routing.choosing.rule_set import Conditions, Goal, Rule, RuleSet, Strategy
 from tests.benchmarks.servers import Servers, new_database
 
@@ -115,7 +116,7 @@ async def routing_database(servers: Servers, name: str) -> str:
 
 
 async def waiting(
-    connection: asyncpg.Connection, count: int, since: datetime, step: timedelta
+    connection: Connection, count: int, since: datetime, step: timedelta
 ) -> Sequence[datetime]:
     """Leads that are due one after the other; when each is."""
     await connection.execute(FILL, count, since, step)

@@ -38,6 +38,7 @@ from services.routing.rules.versions import (
     TeamMember,
     TeamUnknown,
     activate,
+    active,
     draft,
     find,
     hints,
@@ -139,10 +140,7 @@ async def draft_rule_set(
 
 @routes.get("/rule-sets/active", summary="The rules in force")
 async def show_active(session: Session, _user: Anybody) -> RuleSetView:
-    row = await session.scalar(select(RuleSetVersion).where(RuleSetVersion.status == "active"))
-    if row is None:
-        raise RuleSetNotFound
-    return await _view(session, row)
+    return await _view(session, await active(session))
 
 
 @routes.get(

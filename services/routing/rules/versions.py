@@ -138,6 +138,13 @@ async def find(session: AsyncSession, version: int) -> RuleSetVersion:
     return row
 
 
+async def active(session: AsyncSession) -> RuleSetVersion:
+    """The version in force; there is always one."""
+    return (
+        await session.scalars(select(RuleSetVersion).where(RuleSetVersion.status == "active"))
+    ).one()
+
+
 async def demand_teams(session: AsyncSession, rule_set: RuleSet) -> None:
     """Check that every team exists.
 
