@@ -189,6 +189,10 @@ def _leads(findings: Findings, truth: Truth, witness: Witness, stored: Stored) -
         if state in SHOWN_AS and stored.shown_leads.get(lead) != (SHOWN_AS[state], manager, epoch)
     ]
     findings.add("lost", "contacts shows the lead otherwise than routing has it", differ)
+    kept = (manager for manager, (kept, counted) in stored.loads.items() if kept > counted)
+    findings.add("doubled", "a manager's load holds more than their leads", kept)
+    less = (manager for manager, (kept, counted) in stored.loads.items() if kept < counted)
+    findings.add("lost", "a manager's load holds less than their leads", less)
     _claims(findings, truth, witness)
 
 

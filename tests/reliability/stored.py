@@ -36,6 +36,7 @@ class Stored:
     lead_ids: set[str] = field(default_factory=set)
     leads_of_forms: Counter[str] = field(default_factory=Counter)
     routed: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
+    loads: dict[str, tuple[int, int]] = field(default_factory=dict)  # as kept and as counted
     shown_leads: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
     dead: set[tuple[str, str, int, int]] = field(default_factory=set)
     waiting: int = 0
@@ -97,6 +98,11 @@ class Stored:
     async def _read_routing(self, connection: Any) -> None:
         for row in await connection.fetch("SELECT lead_id, state, manager_id, epoch FROM leads"):
             self.routed[str(row[0])] = (row[1], row[2] and str(row[2]), row[3])
+        for row in await connection.fetch(
+            "SELECT manager_id, open_leads, (SELECT count(*) FROM leads WHERE leads.manager_id ="
+            " loads.manager_id AND state IN ('offered', 'claimed')) FROM loads"
+        ):
+            self.loads[str(row[0])] = (row[1], row[2])
 
     async def _read_notifications(self, connection: Any) -> None:
         """Its effects are told by its events."""
