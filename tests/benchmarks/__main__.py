@@ -14,6 +14,7 @@ from libs.shared.garbage import spare_the_collector
 from tests.benchmarks import (
     assign,
     batches,
+    claim_lateness,
     create_client,
     latency,
     latency_during_rescoring,
@@ -23,6 +24,7 @@ from tests.benchmarks import (
     queue,
     relay,
     rescoring,
+    routing_latency,
     timers,
 )
 from tests.benchmarks.servers import running
@@ -40,6 +42,8 @@ BENCHMARKS = {
     "latency_during_rescoring": latency_during_rescoring.measure,
     "queue": queue.measure,
     "assign": assign.measure,
+    "routing_latency": routing_latency.measure,
+    "claim_lateness": claim_lateness.measure,
 }
 
 

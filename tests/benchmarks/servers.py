@@ -99,7 +99,18 @@ async def uvicorn(app: str, environment: Mapping[str, str]) -> AsyncIterator[int
 async def scoring_worker(
     servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100
 ) -> AsyncIterator["subprocess.Popen[bytes]"]:
-    """Scoring's worker as it runs in production: consumer, relay and timers in one process."""
+    """Scoring's worker as it runs in production."""
+    async with service_worker(
+        "scoring", servers, url, prefix=prefix, fetch_wait_ms=fetch_wait_ms
+    ) as started:
+        yield started
+
+
+@asynccontextmanager
+async def service_worker(
+    service: str, servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100
+) -> AsyncIterator["subprocess.Popen[bytes]"]:
+    """A worker as it runs in production: consumer, relay and timers in one process."""
     port = free_port()
     environment = {
         "BAZA_DATABASE_URL": url,
@@ -109,7 +120,7 @@ async def scoring_worker(
         "BAZA_WORKER_PORT": str(port),
         "BAZA_LOG_LEVEL": "CRITICAL",
     }
-    with process([sys.executable, "-m", "services.scoring.worker"], environment) as started:
+    with process([sys.executable, "-m", f"services.{service}.worker"], environment) as started:
         await answers_at(port, "/readyz", started, status=200)
         yield started
 

@@ -1,0 +1,119 @@
+"""How late a lead moves on while a million others wait on their clocks.
+
+Two thousand claim windows close over eight seconds; each is swept by routing's own timer, with the
+next offer, its record and both events. From when a window closed until the sweep was committed. The
+limit is a number of milliseconds.
+"""
+
+import asyncio
+import statistics
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from libs.shared.clock import Clock
+from libs.shared.database import Connection, Database
+from libs.shared.timers import Timer, TimerLoop
+from services.routing.claim_timeout import next_lapse, reassign_lapsed_leads
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.routed_leads import routing_database
+from tests.benchmarks.servers import Servers
+
+WAITING = 1_000_000
+ROWS = 2_000
+OVER = timedelta(seconds=8)
+LIMIT_MS = 20
+PARTS = 4
+_SOON = timedelta(milliseconds=500)
+_LONGEST_SECONDS = 40.0
+
+_FILL = """
+    INSERT INTO leads (lead_id, client_id, source, channel, received_at, state, due_at, manager_id,
+        epoch, alert_at)
+    SELECT uuidv7(), uuidv7(), 'site', 'form', now(), 'offered', $2::timestamptz + n * $3::interval,
+        (SELECT manager_id FROM managers LIMIT 1), 1, now() + interval '1 day'
+    FROM generate_series(1, $1::int) AS n
+"""
+_COUNT = """
+    UPDATE loads SET open_leads = (SELECT count(*) FROM leads WHERE leads.manager_id =
+        loads.manager_id AND state IN ('offered', 'claimed'))
+"""
+
+
+class _Watched:
+    """The timer, and when each sweep was committed."""
+
+    def __init__(self) -> None:
+        self.swept: list[tuple[int, float]] = []
+        self._uncommitted: dict[object, int] = {}
+        self.timer = Timer("claim_timeout", self._next, self._fire)
+
+    async def _next(self, connection: Connection) -> datetime | None:
+        if rows := self._uncommitted.pop(asyncio.current_task(), 0):
+            self.swept.append((rows, time.time()))
+        return await next_lapse(connection)
+
+    async def _fire(self, tx: Connection, now: datetime) -> int:
+        rows = self._uncommitted[asyncio.current_task()] = await reassign_lapsed_leads(tx, now)
+        return rows
+
+    @property
+    def count(self) -> int:
+        return sum(rows for rows, _ in self.swept)
+
+
+async def measure(servers: Servers) -> list[Figure]:
+    url = await routing_database(servers, "bench_claim_lateness")
+    watched = _Watched()
+    async with Database.open(url, name="bench", pool_size=3) as database:
+        pool = database.pool
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        await pool.execute("UPDATE managers SET capacity = 10000000")
+        await pool.execute(_FILL, WAITING, tomorrow, timedelta(milliseconds=1), timeout=300)
+        await pool.execute(_COUNT, timeout=300)
+        await pool.execute("VACUUM ANALYZE", timeout=300)
+        await pool.execute("CHECKPOINT", timeout=300)
+        first = datetime.now(UTC) + _SOON
+        await pool.execute(_FILL, ROWS, first, OVER / ROWS)
+        await pool.execute(_COUNT, timeout=60)
+        first_at = first.timestamp()
+        clock = Clock(sandbox=False)
+        async with clock.running(database.pool, database.wake):
+            task = asyncio.create_task(
+                TimerLoop(watched.timer, database, clock, database.wake.bell()).run()
+            )
+            try:
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    while watched.count < ROWS:
+                        await asyncio.sleep(0.05)
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+    late = _late_ms(watched, first_at)
+    parts = [_p99(late[n : n + ROWS // PARTS]) for n in range(0, ROWS, ROWS // PARTS)]
+    whole = _p99(late)
+    return [
+        Figure(
+            name="claim_lateness",
+            value=round(whole, 1),
+            unit="ms p99",
+            limit=LIMIT_MS,
+            ratio=round(whole / LIMIT_MS, 3),
+            spread=round((max(parts) - min(parts)) / statistics.median(parts), 2),
+            best=round(min(parts) / LIMIT_MS, 3),
+            bar=1.0,
+            aim=0.5,
+            low_is_good=True,
+        )
+    ]
+
+
+def _late_ms(watched: _Watched, first: float) -> list[float]:
+    swept_at = [at for rows, at in watched.swept for _ in range(rows)]
+    step = OVER.total_seconds() / ROWS
+    return [(at - first - step * (n + 1)) * 1000 for n, at in enumerate(swept_at[:ROWS])]
+
+
+def _p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
