@@ -260,6 +260,28 @@ async def test_the_summary_counts_the_whole_base(api: App, scoring: Scoring) -> 
     assert refused.status_code == 403
 
 
+async def test_a_muted_segment_is_not_called_in_its_season(api: App, scoring: Scoring) -> None:
+    await overdue(scoring, 2)
+    (entry, _) = (await api.call("GET", "/v1/queue")).json()
+    today = now().astimezone(MOSCOW).date()
+
+    def season(first: int, last: int) -> dict[str, Any]:
+        days = (today + timedelta(days=n) for n in (first, last))
+        return dict(zip(("first_day", "last_day"), (day.isoformat() for day in days), strict=True))
+
+    async def until_called(called: int) -> None:
+        async with asyncio.timeout(10):  # a policy is in force within a second
+            while len((await api.call("GET", "/v1/queue")).json()) != called:
+                await asyncio.sleep(0.05)
+
+    await change_policy(api, muted=[{"segments": [entry["segment"]], **season(-1, 0)}])
+    await until_called(0)
+    assert (await take_next(api, new_id()))["client"] is None
+    await change_policy(api, muted=[{"segments": [entry["segment"]], **season(-9, -1)}])
+    await until_called(2)
+    assert (await take_next(api, new_id()))["client"] is not None
+
+
 async def test_a_budget_can_end_the_day(api: App, scoring: Scoring) -> None:
     me = new_id()
     first, *_ = await overdue(scoring, 2)

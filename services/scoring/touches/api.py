@@ -176,7 +176,7 @@ async def show_queue(
 
 @routes.get("/queue/summary", summary="How many clients wait, by segment, in the whole base")
 async def show_summary(session: Session, _caller: Overseer, now: Now) -> Base:
-    waiting = await _waiting(session, None, (await current(session, QueuePolicy)).body)
+    waiting = await _waiting(session, None, (await current(session, QueuePolicy)).body, [])
     standing = (await session.execute(_STANDING, {"now": now})).one()
     return Base(
         unsettled=standing.unsettled,
@@ -201,7 +201,8 @@ async def stream_queue(
         first = await whom_to_call(
             session, rules, policy, now=clock.now(), limit=TOP, manager_id=whose
         )
-        waiting = await _waiting(session, whose, policy)
+        muted = policy.muted_on(rules.day_of(clock.now()))
+        waiting = await _waiting(session, whose, policy, muted)
         return LiveQueue(**_sums(waiting), waiting=waiting, first=first)
 
     async for event in views(request, look, event="queue"):
@@ -218,7 +219,7 @@ async def show_day(
 ) -> Day:
     manager = _who(caller, manager_id)
     rules, policy = await prepared(session), (await current(session, QueuePolicy)).body
-    waiting = await _waiting(session, manager, policy)
+    waiting = await _waiting(session, manager, policy, policy.muted_on(rules.day_of(now)))
     return Day(
         manager_id=manager,
         budget=await budget_of(session, manager, policy, rules, now),
@@ -239,7 +240,10 @@ async def take_next_client(wish: TakeNext, session: Session, caller: Caller, now
     budget = await budget_of(session, manager, policy, rules, now)
     if policy.ends_with_the_budget and budget.is_used_up:
         raise BudgetUsedUp(touches=budget.touches, done=budget.done)
-    lease = await take_next(session, manager, policy, now=now, done_with=wish.done_with)
+    today = rules.day_of(now)
+    lease = await take_next(
+        session, manager, policy, now=now, today=today, done_with=wish.done_with
+    )
     if lease is None:
         return InHand(client=None, lease_no=None, leased_until=None, budget=budget)
     return InHand(
@@ -321,6 +325,7 @@ _WAITING = text("""
         coalesce(sum(value_minor) FILTER (WHERE state = 'overdue'), 0)::bigint AS overdue_minor
     FROM touch_plans WHERE state IN ('due', 'overdue') AND (CAST(:manager_id AS uuid) IS NULL
         OR queue_of = :manager_id OR (owner_id IS NULL AND :common))
+        AND segment <> ALL(CAST(:muted AS text[]))
     GROUP BY segment, priority ORDER BY priority, segment
 """)
 
@@ -334,9 +339,9 @@ _STANDING = text("""
 
 
 async def _waiting(
-    session: AsyncSession, manager_id: UUID | None, policy: QueuePolicy
+    session: AsyncSession, manager_id: UUID | None, policy: QueuePolicy, muted: list[str]
 ) -> list[Waiting]:
-    given = {"manager_id": manager_id, "common": policy.common_queue}
+    given = {"manager_id": manager_id, "common": policy.common_queue, "muted": muted}
     rows = await session.execute(_WAITING, given)
     return [Waiting.model_validate(row, from_attributes=True) for row in rows]
 

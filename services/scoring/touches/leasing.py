@@ -7,7 +7,7 @@ client; who says that they are done with one gets another, and the client waits 
 heard until the lease runs out.
 """
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from libs.shared.errors import Conflict, NotFound
 from services.scoring.touches.policy import QueuePolicy
 from services.scoring.touches.queue import COMMON_QUEUE
 
-_FREE = "state IN ('due', 'overdue') AND (leased_until IS NULL OR leased_until <= :now)"
+_FREE = """state IN ('due', 'overdue') AND (leased_until IS NULL OR leased_until <= :now)
+        AND segment <> ALL(CAST(:muted AS text[]))"""
 _ORDER = "priority, state DESC, value_minor DESC, client_id"
 _FIRST = "SELECT client_id, priority, state, value_minor FROM touch_plans WHERE"
 _NEXT = text(f"""
@@ -85,11 +86,13 @@ async def take_next(
     policy: QueuePolicy,
     *,
     now: datetime,
+    today: date,
     done_with: UUID | None = None,
 ) -> Any:
     """The client whom a manager has in hand, or else the first free one of their queue.
 
     Args:
+        today: The company's day, which says what is muted.
         done_with: Not this one again, who has been called; the touch will be heard.
 
     Returns:
@@ -101,7 +104,11 @@ async def take_next(
     held = (await session.execute(_HELD, me)).one_or_none()
     if held is not None:
         return held
-    wish = {"until": _until(policy, now), "common": policy.common_queue}
+    wish = {
+        "until": _until(policy, now),
+        "common": policy.common_queue,
+        "muted": policy.muted_on(today),
+    }
     return (await session.execute(_NEXT, me | wish)).one_or_none()
 
 

@@ -2,7 +2,7 @@
 
 In the queue is whoever's working day of the next touch has begun. First by the segment's priority,
 then whose day is over, then the most valuable. A manager sees their own clients and, by policy,
-those that nobody owns.
+those that nobody owns. Segments that are muted for a season are left out.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ _OPEN = "state IN ('due', 'overdue')"
 _MATCHING = """
     AND (CAST(:segment AS text) IS NULL OR segment = :segment)
     AND (CAST(:state AS text) IS NULL OR state = :state)
+    AND segment <> ALL(CAST(:muted AS text[]))
 """
 _OF_EVERYBODY = f"""
     SELECT * FROM touch_plans WHERE {_OPEN} {_MATCHING} ORDER BY {_ORDER} LIMIT :limit
@@ -104,7 +105,8 @@ async def whom_to_call(
     Args:
         manager_id: Whose queue; None: everybody's.
     """
-    given = {"limit": limit, "segment": segment, "state": state}
+    muted = policy.muted_on(rules.day_of(now))
+    given = {"limit": limit, "segment": segment, "state": state, "muted": muted}
     if manager_id is None:
         rows = await session.execute(_QUEUE_OF_EVERYBODY, given)
     else:
