@@ -24,6 +24,7 @@ from libs.shared import context
 
 MAX_DEPTH = 6
 MAX_TEXT = 8000  # characters of one value
+AGAIN_SECONDS = 10.0  # a library's same complaint is shown at most so often
 
 _DROPPED = re.compile(
     r"(^|_)(name|first_name|last_name|full_name|short_name|phones?|e?mails?|texts?|body|"
@@ -175,6 +176,33 @@ class _Routed(logging.Handler):
             self.handleError(record)
 
 
+class _SaidLately(logging.Filter):
+    """Holds back what a library says again and again; the next line tells how often it did.
+
+    While a broker is away Kafka's client says so ten times a second for each connection, and a
+    line costs more than the attempt.
+    """
+
+    def __init__(self, *libraries: str) -> None:
+        super().__init__()
+        self._libraries = libraries
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self._libraries):
+            return True
+        key = record.name, str(record.msg)
+        last, held_back = self._said.get(key, (float("-inf"), 0))
+        if record.created - last < AGAIN_SECONDS:
+            self._said[key] = last, held_back + 1
+            return False
+        if held_back:
+            record.msg = f"{record.getMessage()} (and {held_back} times more before)"
+            record.args = None
+        self._said[key] = record.created, 0
+        return True
+
+
 def configure(service: str, level: str = "INFO") -> None:
     """Send every log line of this process as JSON to standard error. Calling it again replaces.
 
@@ -211,7 +239,9 @@ def configure(service: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     for handler in [found for found in root.handlers if isinstance(found, _Routed)]:
         root.removeHandler(handler)
-    root.addHandler(_Routed(emit))
+    routed = _Routed(emit)
+    routed.addFilter(_SaidLately("aiokafka"))
+    root.addHandler(routed)
     root.setLevel(lowest)
     for quiet in ("aiokafka", "sqlalchemy", "httpx", "httpcore", "asyncio", "mail"):
         logging.getLogger(quiet).setLevel(max(lowest, logging.WARNING))

@@ -1,6 +1,7 @@
 """Logs are JSON, tied to the request, and tell nothing about anybody."""
 
 import logging as stdlib_logging
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -159,3 +160,30 @@ def test_an_error_is_told_with_its_place_and_its_cause(capsys: pytest.CaptureFix
     assert "test_logging.py" in line["exception"]
     assert "KeyError: 'inner'" in line["exception"]
     assert line["exception"].endswith("RuntimeError: outer")
+
+
+def test_what_kafkas_client_repeats_is_shown_once_in_a_while(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kafka = stdlib_logging.getLogger("aiokafka.client")
+    began = time.time()
+
+    def complain(seconds: float, port: int) -> None:
+        record = kafka.makeRecord(
+            kafka.name, stdlib_logging.ERROR, "", 0, "Unable connect to %s", (port,), None
+        )
+        record.created = began + seconds
+        kafka.handle(record)
+
+    for tenth in range(50):
+        complain(tenth / 10, 9092 + tenth % 3)
+    complain(11, 9092)
+    stdlib_logging.getLogger("uvicorn.error").error("Unable connect to %s", 1)
+    stdlib_logging.getLogger("uvicorn.error").error("Unable connect to %s", 1)
+
+    assert [line["event"] for line in written(capsys)] == [
+        "Unable connect to 9092",
+        "Unable connect to 9092 (and 49 times more before)",
+        "Unable connect to 1",
+        "Unable connect to 1",
+    ]
