@@ -79,8 +79,8 @@ SIZES = {
     "long": Size(
         seconds=2_700,
         decks=26,
-        arm_pause=3.0,
-        crashes=60,
+        arm_pause=4.0,
+        crashes=20,  # a start costs 2 s of CPU: 60 of each filled two cores with nothing else
         away_seconds=6,
         long_away_seconds=150,
         pause=0.25,
