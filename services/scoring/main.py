@@ -8,6 +8,7 @@ from libs.shared.http import create_app
 from services.scoring import api, past_api, rules_api, value_api
 from services.scoring.flags import api as flags_api
 from services.scoring.flags.policy import FlagPolicy
+from services.scoring.audiences import api as audiences_api
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
 from services.scoring.touches.policy import QueuePolicy
@@ -27,6 +28,7 @@ def build(settings: ScoringSettings) -> FastAPI:
             rules_api.routes,
             touches_api.routes,
             flags_api.routes,
+            audiences_api.routes,
             dead_letters_router(),
         ],
         policies=[QueuePolicy, FlagPolicy, ValueModelPolicy],

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from libs.shared.database import Connection
 from libs.shared.timers import AT_ONCE, Timer
+from services.scoring.audiences.membership import judge_changed
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
@@ -128,6 +129,7 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
         [sla.same_working_day for sla in slas],
         *arrays_of(rules.rule_set.calendar.model_dump_json(), until),
     )
+    await judge_changed(tx, wanted, rules, now)
 
 
 async def plan_changed_clients(tx: Connection, now: datetime) -> int:
