@@ -6,9 +6,9 @@ import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
 from services.scoring import api, past_api, rules_api, value_api
+from services.scoring.audiences import api as audiences_api
 from services.scoring.flags import api as flags_api
 from services.scoring.flags.policy import FlagPolicy
-from services.scoring.audiences import api as audiences_api
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
 from services.scoring.touches.policy import QueuePolicy
