@@ -6,6 +6,8 @@ import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
 from services.scoring import api, past_api, rules_api, value_api
+from services.scoring.acquisition import api as acquisition_api
+from services.scoring.acquisition.unit_economics import UnitEconomicsPolicy
 from services.scoring.audiences import api as audiences_api
 from services.scoring.flags import api as flags_api
 from services.scoring.flags.policy import FlagPolicy
@@ -29,9 +31,10 @@ def build(settings: ScoringSettings) -> FastAPI:
             touches_api.routes,
             flags_api.routes,
             audiences_api.routes,
+            acquisition_api.routes,
             dead_letters_router(),
         ],
-        policies=[QueuePolicy, FlagPolicy, ValueModelPolicy],
+        policies=[QueuePolicy, FlagPolicy, ValueModelPolicy, UnitEconomicsPolicy],
     )
 
 

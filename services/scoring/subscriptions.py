@@ -9,8 +9,10 @@ from libs.shared.events import (
     DealReversed,
     InteractionHeld,
     InteractionRecorded,
+    LeadReceived,
 )
 from libs.shared.subscriptions import on
+from services.scoring.acquisition.channels import note_channels
 from services.scoring.clients_heard import keep_cards, put_away, take_back
 from services.scoring.purchases import score_closed_deals, score_reversed_deals
 from services.scoring.touches.heard import note_held_meetings, note_recorded_touches
@@ -24,4 +26,5 @@ SUBSCRIPTIONS = (
     on(ClientChanged, keep_cards),
     on(ClientArchived, put_away),
     on(ClientRestored, take_back),
+    on(LeadReceived, note_channels),
 )
