@@ -258,6 +258,16 @@ async def cuts_of(
     return Cuts(tuple(recency), tuple(frequency), tuple(monetary))
 
 
+async def join_by_hash(connection: Connection) -> None:
+    """Keep this transaction from joining stretches row by row.
+
+    PostgreSQL cannot tell how many ids lie between two uuids. Where both are in one bucket of its
+    histogram it expects a single one and compares each of thousands with each (1.9 s instead of
+    0.01 for two thousand clients of a million).
+    """
+    await connection.execute("SET LOCAL enable_nestloop = off")
+
+
 async def end_of_stretch(connection: Connection, after: UUID, length: int) -> UUID | None:
     """The last client of a stretch of so many behind `after`; None where it is the last stretch."""
     last: UUID | None = await connection.fetchval(

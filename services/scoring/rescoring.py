@@ -13,7 +13,7 @@ from uuid import UUID
 from libs.shared.database import Connection
 from libs.shared.events import Event
 from libs.shared.timers import Timer, due_column
-from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch
+from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch, join_by_hash
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.score_keeping import add_ratings, load, say, store
@@ -72,6 +72,7 @@ async def rescore(tx: Connection, now: datetime) -> int:
     # The last stretch has no end: purchases of clients without a score may lie there.
     upto = await end_of_stretch(tx, after, STRETCH)
     rules = await rules_in_force(tx)
+    await join_by_hash(tx)
     suspects = await _suspects(tx, rules, after, upto, now)
     mismatches = await _compare(tx, suspects, rules, now) if suspects else 0
     faults = await tx.fetchval(_HISTORY_FAULTS, after, upto)

@@ -24,7 +24,7 @@ import asyncpg
 from libs.shared.database import Connection
 from libs.shared.events import Event
 from libs.shared.timers import Timer, due_column
-from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch
+from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch, join_by_hash
 from services.scoring.rfm import Scores
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
@@ -34,7 +34,7 @@ from services.scoring.touches.changes import note_changed_clients
 from services.scoring.touches.planning import plan_everybody
 
 STRETCH = 20_000
-LEISURE_STRETCH = 2_000
+LEISURE_STRETCH = 5_000
 SOON_DAYS = 2
 COUNTED_STRETCH = 2_000  # locked as a whole while their purchases are read
 
@@ -161,6 +161,7 @@ async def _rate_stretch(
     now: datetime,
 ) -> int:
     """Rate the clients behind `after`, up to and including `upto`; how many moved."""
+    await join_by_hash(tx)
     rating = Rating(rules, rules.day_of(now))
     stretch = f"client_id > {rating.add(after, 'uuid')}"
     if upto is not None:

@@ -11,6 +11,7 @@ from deploy.local.demo.lead_story import LeadFacts, had_two_owners
 from deploy.local.demo.meeting_story import ReminderFacts
 from deploy.local.demo.purchases_story import PurchaseFacts
 from deploy.local.demo.report import CLIENTS, PURCHASE_DAYS, PURCHASES, Report
+from deploy.local.demo.rules_story import RuleFacts
 
 ANN, BEN = "ann", "ben"
 
@@ -23,6 +24,7 @@ def good() -> Report:
             purchase_days=PURCHASE_DAYS,
             table={"segments": [{"segment": "lost", "clients": CLIENTS}]},
         ),
+        rules=RuleFacts(previewed=7, moved=7),
         leads=LeadFacts(received=12, assigned=12, claimed=12, unclaimed=5, reassigned=5),
         reminders=ReminderFacts(email=2, second_channel=2),
         events={"deals": PURCHASES},
@@ -51,6 +53,8 @@ def _set(place: str, name: str, value: Any) -> Callable[[Report], None]:
         (_set("purchases", "clients_without_segment", 1), "without a segment"),
         (_set("purchases", "rescoring_mismatches", 1), "rescoring mismatches"),
         (_set("purchases", "segments_current_mismatches", 1), "segments.current"),
+        (_set("rules", "mismatches", 1), "than previewed"),
+        (_set("rules", "moved", 6), "moved by new rules: 6 instead of 7"),
         (_set("", "late_mismatches", 2), "rescoring mismatches: 2"),
         (_set("", "seq_gaps", 1), "gaps in seq"),
         (_set("", "events", {"deals": 1}), "topic deals"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deploy.local.demo import lead_story, meeting_story, purchases_story
+from deploy.local.demo import lead_story, meeting_story, purchases_story, rules_story
 from deploy.local.demo.cdnow import ZONE, purchases
 from deploy.local.demo.doors import Doors
 from deploy.local.demo.observer import Observer
@@ -80,6 +80,8 @@ async def _play(console: Console, suite: Suite, watch: Stopwatch) -> Report:
             bought = await purchases_story.play(
                 doors, observer, history, console.print, lambda n: progress.advance(bar, n)
             )
+        with watch.part("rules changed"):
+            rules = await rules_story.play(doors, console.print)
         with watch.part("leads to owners"):
             leads = await lead_story.play(doors, observer, console.print)
         with watch.part("meetings to reminders"):
@@ -88,7 +90,7 @@ async def _play(console: Console, suite: Suite, watch: Stopwatch) -> Report:
         with watch.part("last check"):
             late = await _after_the_clock_moved(doors, observer)
     return Report(
-        bought, leads, reminders, dict(observer.topics), observer.gaps, late, watch.seconds
+        bought, rules, leads, reminders, dict(observer.topics), observer.gaps, late, watch.seconds
     )
 
 

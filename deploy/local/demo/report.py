@@ -10,6 +10,7 @@ import orjson
 from deploy.local.demo.lead_story import LEADS, LEFT_UNCLAIMED, LeadFacts
 from deploy.local.demo.meeting_story import ReminderFacts
 from deploy.local.demo.purchases_story import PurchaseFacts
+from deploy.local.demo.rules_story import RuleFacts
 
 CLIENTS = 23_570
 PURCHASES = 69_659
@@ -21,6 +22,7 @@ class Report:
     """Everything the demo found out, and whether it is what it must be."""
 
     purchases: PurchaseFacts
+    rules: RuleFacts
     leads: LeadFacts
     reminders: ReminderFacts
     events: dict[str, int]
@@ -40,6 +42,11 @@ class Report:
             "rescoring_mismatches": self.purchases.rescoring_mismatches + self.late_mismatches,
             "segments_current_mismatches": self.purchases.segments_current_mismatches,
             "deals_per_second": round(self.purchases.deals_per_second),
+            "rule_change": {
+                "previewed": self.rules.previewed,
+                "moved": self.rules.moved,
+                "mismatches": self.rules.mismatches,
+            },
             "leads": self.leads.report(),
             "reminders": self.reminders.report(),
             "events": self.events,
@@ -66,6 +73,9 @@ class Report:
         yield "clients without a segment", told["clients_without_segment"], 0
         yield "rescoring mismatches", told["rescoring_mismatches"], 0
         yield "segments.current mismatches", told["segments_current_mismatches"], 0
+        yield "clients in other segments than previewed", self.rules.mismatches, 0
+        yield "clients moved by new rules", self.rules.moved, self.rules.previewed
+        yield "a change of rules that moves somebody", self.rules.previewed > 0, True
         yield "gaps in seq", self.seq_gaps, 0
         yield "deal.closed and others in topic deals", told["events"].get("deals"), PURCHASES
         yield (

@@ -15,6 +15,7 @@ def show(console: Console, report: Report) -> None:
     """The tables at the end."""
     console.print(_segments(report))
     console.print(_queue(report))
+    console.print(_rules(report))
     console.print(_leads(report))
     console.print(_events(report))
 
@@ -51,6 +52,21 @@ def _queue(report: Report) -> Table:
     for entry in facts.queue:
         client = names.get(entry["client_id"], entry["client_id"])
         table.add_row(str(entry["place"]), f"Покупатель {client}", entry["reason"])
+    return table
+
+
+def _rules(report: Report) -> Table:
+    facts = report.rules
+    table = Table(
+        title=f"New rules: {facts.previewed:,} moves previewed, {facts.moved:,} made; the largest"
+    )
+    for name in ("from", "to"):
+        table.add_column(name)
+    for name in ("clients", "money"):
+        table.add_column(name, justify="right")
+    for move in facts.moves:
+        money = f"{move['monetary_minor'] / 100:,.0f}"
+        table.add_row(move["old_segment"], move["new_segment"], f"{move['clients']:,}", money)
     return table
 
 
