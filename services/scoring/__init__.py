@@ -1,8 +1,8 @@
 """scoring: what each client is worth, in which segment they are, and whom to call first.
 
 Owns the purchase history, the RFM rule sets, scores, segments and their history, flags and
-overrides, touches and the queue.
-Hears deal.closed, deal.reversed, interaction.recorded, interaction.held and client.* (all of
-contacts).
-Says segment.changed, rules.activated, touch.due and touch.overdue.
+overrides, touches and the queue, audiences, acquisition costs and models of clients' value.
+Hears deal.closed, deal.reversed, interaction.recorded, interaction.held, client.* and
+lead.received (all of contacts).
+Says segment.changed, rules.activated, touch.due, touch.overdue, audience.entered and audience.left.
 """
