@@ -77,6 +77,29 @@ _WRITE = """
         $28::text[], $29::text[], $30::text[], $31::timestamptz[], $32::bytea[], $33::text[],
         $34::uuid[], $35::text[])
 """.replace("{columns}", ", ".join(outbox.COLUMNS))
+# The same for the one lead that mostly comes alone: plain values are a third cheaper than arrays.
+_WRITE_ONE = """
+    WITH offered AS (
+        UPDATE leads SET state = 'offered', manager_id = $2, epoch = $3, round = $4, due_at = $11,
+            claimed_at = NULL, queued_at = NULL, hops = hops + 1,
+            asked = CASE WHEN $4 > round THEN '{}' ELSE asked END
+        WHERE lead_id = $1
+    ), remembered AS (
+        INSERT INTO offers (lead_id, manager_id, epoch, why, rule, team, strategy, place,
+            sitting_id, offered_at, claim_until)
+        VALUES ($1, $2, $3, $5, $6, $7, $8, $9, $12, $10, $11)
+    ), loaded AS (
+        UPDATE loads SET open_leads = $18 WHERE manager_id = $2
+    ), turned AS (
+        INSERT INTO turns VALUES ($19, $2, $20, $21, $22)
+        ON CONFLICT (wheel, manager_id) DO UPDATE SET passed = excluded.passed,
+            turn = excluded.turn, stride = excluded.stride
+    ), sat AS (
+        INSERT INTO sittings (sitting_id, at, engine, rule_version, roster, inputs, outcomes)
+        VALUES ($12, $10, $13, $14, $15, $16, $17)
+    )
+    INSERT INTO outbox ({columns}) VALUES ($23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)
+""".replace("{columns}", ", ".join(outbox.COLUMNS))
 _QUEUE = """
     WITH left_over AS (
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::timestamptz[], $5::text[])
@@ -131,17 +154,25 @@ async def offer_these(
     sitting_id = new_quick_id()
     events = [*said, *_told(outcomes, rows, now, until)]
     await _queue(tx, outcomes, now, sitting_id, claims)
-    await tx.execute(
-        _WRITE,
-        *_columns(known, outcomes),
-        now,
-        until,
-        sitting_id,
-        *(ENGINE, known.rules.version, known.roster),
+    given = _given(known, outcomes)
+    sitting = (
+        *(now, until, sitting_id, ENGINE, known.rules.version, known.roster),
         *(dumps(inputs).encode(), outcomes_text(outcomes)),
-        *_changed(floor, outcomes, freed),
-        *(_transposed([outbox.row_of(event) for event in events], len(outbox.COLUMNS))),
     )
+    loads, turns = _loads(floor, outcomes, freed), _turns(outcomes)
+    told = [outbox.row_of(event) for event in events]
+    if len(given) == len(loads) == len(turns) == len(told) == 1:
+        wheel, _, *turn = turns[0]
+        await tx.execute(_WRITE_ONE, *given[0], *sitting, loads[0][1], wheel, *turn, *told[0])
+    else:
+        await tx.execute(
+            _WRITE,
+            *_transposed(given, 9),
+            *sitting,
+            *_transposed(loads, 2),
+            *_transposed(turns, 5),
+            *_transposed(told, len(outbox.COLUMNS)),
+        )
     failpoints.reach("outbox.added")
 
 
@@ -191,37 +222,36 @@ def in_working_time(claims: ClaimPolicy, now: datetime, minutes: int) -> datetim
         return now + span
 
 
-def _columns(known: Known, outcomes: Sequence[Outcome]) -> list[list[Any]]:
+def _given(known: Known, outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
     names = known.rules.name_of
-    given = [
+    return [
         (o.lead_id, o.manager_id, o.epoch, o.round, o.why, names(o.rule), o.team, o.strategy, n)
         for n, o in enumerate(outcomes)
         if o.manager_id is not None
     ]
-    return _transposed(given, 9)
 
 
 def _transposed(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
-def _changed(floor: Floor, outcomes: Sequence[Outcome], freed: Sequence[UUID]) -> list[list[Any]]:
-    """Loads and turns as they are now, of those whose changed."""
+def _loads(
+    floor: Floor, outcomes: Sequence[Outcome], freed: Sequence[UUID]
+) -> list[tuple[UUID, int]]:
+    """Loads as they are now, of those whose changed."""
     chosen = {o.manager_id for o in outcomes if o.manager_id is not None}
     seats = [floor.seats[floor.place[m]] for m in sorted(chosen | set(freed))]
-    turns = {}
-    for o in outcomes:
-        if o.stood is not None and o.wheel is not None and o.manager_id is not None:
-            turns[o.wheel, o.manager_id] = (*o.stood, o.turn)
-    rows = [
-        (wheel, manager, after, turn, after - before)
-        for (wheel, manager), (before, after, turn) in sorted(turns.items())
-    ]
-    return [
-        [seat.manager_id for seat in seats],
-        [seat.load for seat in seats],
-        *_transposed(rows, 5),
-    ]
+    return [(seat.manager_id, seat.load) for seat in seats]
+
+
+def _turns(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+    """Turns as they are now, of those whose changed."""
+    turns = {
+        (o.wheel, o.manager_id): (o.stood[1], o.turn, o.stood[1] - o.stood[0])
+        for o in outcomes
+        if o.stood is not None and o.wheel is not None and o.manager_id is not None
+    }
+    return [(*key, *turn) for key, turn in sorted(turns.items())]
 
 
 async def _queue(

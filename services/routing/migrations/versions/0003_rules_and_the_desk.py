@@ -165,7 +165,7 @@ ALTER TABLE leads
 ALTER TABLE leads DROP CONSTRAINT leads_state_check;
 ALTER TABLE leads DROP CONSTRAINT leads_check;
 ALTER TABLE leads DROP CONSTRAINT leads_check1;
-UPDATE leads SET queued_at = received_at WHERE state = 'queued';
+UPDATE leads SET queued_at = received_at, due_at = now() WHERE state = 'queued';
 ALTER TABLE leads
     ADD CONSTRAINT leads_state_check CHECK (state IN
         ('waiting', 'offered', 'claimed', 'queued', 'muted', 'converted', 'closed')),
