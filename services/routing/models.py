@@ -176,6 +176,7 @@ class Lead(Base):
     product: Mapped[str | None]
     city: Mapped[str | None]
     queued_at: Mapped[datetime | None] = mapped_column(Instant)
+    was_left: Mapped[str | None]
     alert_at: Mapped[datetime | None] = mapped_column(Instant)
     alerted_at: Mapped[datetime | None] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -340,7 +341,7 @@ class Lead(Base):
 
     def _assign(self, to: UUID, at: datetime, until: datetime, why: str) -> LeadAssigned:
         self.state, self.manager_id, self.epoch = "offered", to, self.epoch + 1
-        self.due_at, self.claimed_at, self.queued_at = until, None, None
+        self.due_at, self.claimed_at, self.queued_at, self.was_left = until, None, None, None
         return LeadAssigned(
             lead_id=self.lead_id,
             client_id=self.client_id,

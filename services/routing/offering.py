@@ -33,7 +33,7 @@ BATCH = 500
 FACTS = """l.lead_id, l.client_id, l.epoch, l.round, l.hops, l.asked, l.owner_id, l.is_returning,
         l.source, l.channel, l.region, l.city, l.phone_country, l.phone_region, l.domain,
         l.product, l.language, l.utm::text AS utm, l.amount_minor, l.complexity, s.segment,
-        l.queued_at, l.received_at"""
+        l.was_left, l.received_at"""
 """What a sitting needs of `leads AS l` and `client_segments AS s`, whose desk it has taken."""
 
 _WIDTH, _UTM = len(LEAD_FACTS), LEAD_FACTS.index("utm")
@@ -52,7 +52,7 @@ _WRITE = """
             AS o (lead_id, manager_id, epoch, round, why, rule, team, strategy, place)
     ), offered AS (
         UPDATE leads SET state = 'offered', manager_id = o.manager_id, epoch = o.epoch,
-            round = o.round, due_at = $11, claimed_at = NULL, queued_at = NULL,
+            round = o.round, due_at = $11, claimed_at = NULL, queued_at = NULL, was_left = NULL,
             hops = leads.hops + 1,
             asked = CASE WHEN o.round > leads.round THEN '{}' ELSE leads.asked END
         FROM given AS o WHERE leads.lead_id = o.lead_id
@@ -81,7 +81,7 @@ _WRITE = """
 _WRITE_ONE = """
     WITH offered AS (
         UPDATE leads SET state = 'offered', manager_id = $2, epoch = $3, round = $4, due_at = $11,
-            claimed_at = NULL, queued_at = NULL, hops = hops + 1,
+            claimed_at = NULL, queued_at = NULL, was_left = NULL, hops = hops + 1,
             asked = CASE WHEN $4 > round THEN '{}' ELSE asked END
         WHERE lead_id = $1
     ), remembered AS (
@@ -102,15 +102,15 @@ _WRITE_ONE = """
 """.replace("{columns}", ", ".join(outbox.COLUMNS))
 _QUEUE = """
     WITH left_over AS (
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::timestamptz[], $5::text[])
-            AS w (lead_id, why, place, due_at, state)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::timestamptz[], $5::text[],
+            $6::bool[]) AS w (lead_id, why, place, due_at, state, is_news)
     ), kept AS (
-        UPDATE leads SET state = w.state, manager_id = NULL, due_at = w.due_at,
-            queued_at = CASE WHEN w.state = 'queued' THEN coalesce(queued_at, $6) END
+        UPDATE leads SET state = w.state, was_left = w.state, manager_id = NULL, due_at = w.due_at,
+            queued_at = CASE WHEN w.state = 'queued' THEN coalesce(queued_at, $7) END
         FROM left_over AS w WHERE leads.lead_id = w.lead_id
     )
     INSERT INTO left_waiting (lead_id, at, sitting_id, place, why)
-    SELECT lead_id, $6, $7, place, why FROM left_over
+    SELECT lead_id, $7, $8, place, why FROM left_over WHERE is_news
 """
 
 
@@ -153,7 +153,10 @@ async def offer_these(
     until = end_of_window(claims, now)
     sitting_id = new_quick_id()
     events = [*said, *_told(outcomes, rows, now, until)]
-    await _queue(tx, outcomes, now, sitting_id, claims)
+    news = _news(outcomes, rows)
+    await _queue(tx, outcomes, news, now, sitting_id, claims)
+    if not any(news) and not said:
+        return  # a queue that was tried again in vain: nothing has changed, so nothing is told
     given = _given(known, outcomes)
     sitting = (
         *(now, until, sitting_id, ENGINE, known.rules.version, known.roster),
@@ -257,18 +260,31 @@ def _turns(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
 async def _queue(
     tx: Connection,
     outcomes: Sequence[Outcome],
+    news: Sequence[bool],
     now: datetime,
     sitting_id: UUID,
     claims: ClaimPolicy,
 ) -> None:
     again = now + timedelta(minutes=claims.queue_again_minutes)
     rows = [
-        (o.lead_id, o.why, n, o.muted_until or again, "muted" if o.muted_until else "queued")
+        (o.lead_id, o.why, n, o.muted_until or again, _left(o), news[n])
         for n, o in enumerate(outcomes)
         if o.manager_id is None
     ]
     if rows:
-        await tx.execute(_QUEUE, *_transposed(rows, 5), now, sitting_id)
+        await tx.execute(_QUEUE, *_transposed(rows, 6), now, sitting_id)
+
+
+def _left(outcome: Outcome) -> str:
+    return "muted" if outcome.muted_until else "queued"
+
+
+def _news(outcomes: Sequence[Outcome], rows: Sequence[asyncpg.Record]) -> list[bool]:
+    """Whether each outcome is anything new: who was left waiting and still is, is not."""
+    return [
+        o.manager_id is not None or row["was_left"] != _left(o)
+        for o, row in zip(outcomes, rows, strict=True)
+    ]
 
 
 def _told(
@@ -292,7 +308,7 @@ def _told(
                     occurred_at=now,
                 )
             )
-        elif outcome.muted_until is None and row["queued_at"] is None:
+        elif outcome.muted_until is None and row["was_left"] != "queued":
             told.append(
                 LeadEscalated(
                     lead_id=outcome.lead_id,

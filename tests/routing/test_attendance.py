@@ -290,3 +290,15 @@ async def test_nobody_does_it_for_another(api: App, verb: str) -> None:
         "POST", f"/v1/managers/{manager}/{verb}", {}, role="manager", manager_id=new_id()
     )
     assert problem(answer) == (403, "not-yourself")
+
+
+async def test_a_queue_tried_again_in_vain_leaves_no_record(routing: Routing) -> None:
+    await routing.comes(3)
+    for times in range(1, 5):
+        at = NOON + timedelta(minutes=30 * times)
+        assert await routing.fires(try_again, at) == 3
+        await routing.offers(at)
+    pool = routing.database.pool
+    assert await pool.fetchval("SELECT count(*) FROM sittings") == 1
+    assert await pool.fetchval("SELECT count(*) FROM left_waiting") == 3
+    assert len(await routing.said()) == 3

@@ -180,8 +180,9 @@ async def put_team(
 ) -> TeamView:
     if team == EVERYBODY:
         raise TeamIsEverybody
-    for manager_id in wish.members:
-        await find_manager(session, manager_id)
+    # Locked before the team changes, for that takes the desk, which who has a manager may wait for.
+    for manager_id in sorted(set(wish.members)):
+        await find_manager(session, manager_id, lock=True)
     row = await session.get(Team, team, with_for_update=True)
     if row is None:
         row = Team(team=team, name=wish.name, created_at=now)

@@ -157,6 +157,7 @@ ALTER TABLE leads
     ADD COLUMN amount_minor bigint, ADD COLUMN currency text, ADD COLUMN complexity text,
     ADD COLUMN hops integer NOT NULL DEFAULT 0,
     ADD COLUMN queued_at timestamptz,
+    ADD COLUMN was_left text,
     ADD COLUMN alert_at timestamptz,
     ADD COLUMN alerted_at timestamptz,
     ADD COLUMN ended_at timestamptz,
@@ -165,7 +166,8 @@ ALTER TABLE leads
 ALTER TABLE leads DROP CONSTRAINT leads_state_check;
 ALTER TABLE leads DROP CONSTRAINT leads_check;
 ALTER TABLE leads DROP CONSTRAINT leads_check1;
-UPDATE leads SET queued_at = received_at, due_at = now() WHERE state = 'queued';
+UPDATE leads SET queued_at = received_at, was_left = state, due_at = now()
+    WHERE state = 'queued';
 ALTER TABLE leads
     ADD CONSTRAINT leads_state_check CHECK (state IN
         ('waiting', 'offered', 'claimed', 'queued', 'muted', 'converted', 'closed')),
@@ -188,6 +190,8 @@ CREATE INDEX ix_leads_ended_at ON leads (ended_at) WHERE ended_at IS NOT NULL;
 COMMENT ON COLUMN leads.hops IS 'Offers since it came in or was last taken out of the queue.';
 COMMENT ON COLUMN leads.due_at IS
     'offered: end of the window; waiting: when to offer it; queued, muted: when to try again.';
+COMMENT ON COLUMN leads.was_left IS
+    'queued or muted: what the last decision left it as, since nobody got it; offers clear it.';
 COMMENT ON COLUMN leads.alert_at IS 'When somebody is told that nobody has taken it.';
 
 ALTER TABLE offers
