@@ -1,6 +1,7 @@
 """A database of before the rules comes through the upgrade with everything it had."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 from alembic import command
@@ -44,17 +45,18 @@ async def test_leads_turns_and_shifts_survive(fresh_database: FreshDatabase) -> 
         )
         await connection.execute("INSERT INTO shifts VALUES ($1, $2, $3)", new_id(), manager, NOON)
     held, claimed, queued = new_id(), new_id(), new_id()
-    for lead, state, manager, due in (
+    stored: tuple[tuple[UUID, str, UUID | None, datetime | None], ...] = (
         (held, "offered", ann, NOON + WINDOW),
         (claimed, "claimed", ann, None),
         (queued, "queued", None, None),
-    ):
+    )
+    for lead, state, holder, due in stored:
         await connection.execute(
             "INSERT INTO leads (lead_id, client_id, source, channel, state, manager_id, epoch,"
             " received_at, due_at) VALUES ($1, $1, 's', 'form', $2, $3, 1, $4, $5)",
             lead,
             state,
-            manager,
+            holder,
             NOON,
             due,
         )
@@ -71,7 +73,8 @@ async def test_leads_turns_and_shifts_survive(fresh_database: FreshDatabase) -> 
     async with Database.open(url, name="test", pool_size=2) as database:
         routing = Routing(database)
         assert await routing.loads_are_right()
-        loads = dict(await database.pool.fetch("SELECT manager_id, open_leads FROM loads"))
+        rows = await database.pool.fetch("SELECT manager_id, open_leads FROM loads")
+        loads = {row["manager_id"]: row["open_leads"] for row in rows}
         assert loads == {ann: 2, ben: 0}
         assert await routing.sweeps(NOON + WINDOW) == 1
         row = await routing.lead(held)
