@@ -112,7 +112,7 @@ class Race:
         return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_one_owner_at_every_moment_whatever_is_killed(
     routing: Routing, routing_url: str
 ) -> None:
@@ -129,7 +129,7 @@ async def test_one_owner_at_every_moment_whatever_is_killed(
         for _ in range(LEADS // 100):
             await routing.hears(*(received(at=BASE) for _ in range(100)))
             await asyncio.sleep(0.3)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while asyncio.get_running_loop().time() - began < AT_LEAST_SECONDS:
                 await asyncio.sleep(0.2)
             tasks[0].cancel()
