@@ -1,12 +1,12 @@
 """HTTP in: scores and segments."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import select, text
 from starlette.responses import Response
 
 from libs.shared.errors import NotFound
@@ -22,6 +22,7 @@ from libs.shared.http import (
     router,
     set_etag,
 )
+from services.scoring.habits import usual_interval
 from services.scoring.models import RuleChange, Score, SegmentMove
 from services.scoring.rules import Rules
 from services.scoring.rules_api import CurrentRules, Reader
@@ -29,6 +30,13 @@ from services.scoring.rules_in_force import change_under_way
 from services.scoring.segment_table import SegmentTable, segment_table
 
 routes = router(prefix="/v1", tags=["scoring"])
+
+
+_TOUCH = text("SELECT state, due_on FROM touch_plans WHERE client_id = :client_id")
+_DAYS = text(
+    "SELECT DISTINCT day FROM purchases WHERE client_id = :client_id AND NOT is_returned"
+    " ORDER BY day"
+)
 
 
 class ClientNotScored(NotFound):
@@ -65,6 +73,22 @@ class ScoreView(BaseModel):
     changes_at: datetime | None
 
 
+class WidgetView(ScoreView):
+    """A client's score, and when somebody has to speak with them.
+
+    Attributes:
+        touch_state: none, waiting, due, overdue; null where nothing has been planned yet.
+        usual_interval_days: Between purchase days, where the client buys in a habit: at least three
+            intervals, the middle half of which differ by no more than the usual one is long.
+        next_usual_on: When the habit expects the next purchase.
+    """
+
+    touch_state: str | None
+    touch_due_on: date | None
+    usual_interval_days: int | None
+    next_usual_on: date | None
+
+
 class SegmentMoveView(BaseModel):
     """One line of a client's segment history."""
 
@@ -82,9 +106,9 @@ class SegmentMoveView(BaseModel):
 
 @routes.get(
     "/clients/{client_id}/score",
-    response_model=ScoreView,
+    response_model=WidgetView,
     responses=problems(ClientNotScored),
-    summary="A client's figures, ratings and segment",
+    summary="A client's figures, ratings, segment and SLA state in one call",
 )
 async def show_score(
     client_id: UUID,
@@ -93,12 +117,21 @@ async def show_score(
     rules: CurrentRules,
     now: Now,
     response: Response,
-) -> ScoreView:
+) -> WidgetView:
     score = await session.get(Score, client_id)
     if score is None:
         raise ClientNotScored(client_id=str(client_id))
     set_etag(response, score.seq)
-    return _view(score, rules, now, await change_under_way(session))
+    view = _view(score, rules, now, await change_under_way(session))
+    touch = (await session.execute(_TOUCH, {"client_id": client_id})).one_or_none()
+    usual = usual_interval(list(await session.scalars(_DAYS, {"client_id": client_id})))
+    return WidgetView(
+        **view.model_dump(),
+        touch_state=touch.state if touch else None,
+        touch_due_on=touch.due_on if touch else None,
+        usual_interval_days=usual,
+        next_usual_on=score.last_day + timedelta(usual) if usual and score.last_day else None,
+    )
 
 
 @routes.get(
