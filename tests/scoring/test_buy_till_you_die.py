@@ -31,12 +31,16 @@ PUBLISHED = BgNbd(0.243, 4.414, 0.793, 2.426)
 SPENDING = GammaGamma(6.25, 3.74, 15.44)
 
 
-def cdnow(file: str = "cdnow_customers_summary.csv") -> list[dict[str, str]]:
+def dataset(file: str) -> str:
     package = importlib.util.find_spec("lifetimes")
     assert package is not None
     assert package.submodule_search_locations is not None
     path = Path(package.submodule_search_locations[0]) / "datasets" / file
-    return list(csv.DictReader(path.read_text(encoding="ascii").splitlines()))
+    return path.read_text(encoding="ascii")
+
+
+def cdnow(file: str = "cdnow_customers_summary.csv") -> list[dict[str, str]]:
+    return list(csv.DictReader(dataset(file).splitlines()))
 
 
 def summary() -> tuple[Numbers, Numbers, Numbers, Numbers]:
