@@ -22,7 +22,15 @@ from libs.shared.ids import new_id
 POISON_KEY = "poison-"
 NO_RATE = "XTS"  # ISO 4217: reserved for testing
 TAIL = 150  # newest records of a partition that may be sent again
-RESENT_TOPICS = ("clients", "deals", "interactions", "leads", "messages", "segments")
+RESENT_TOPICS = (
+    "clients",
+    "deals",
+    "interactions",
+    "leads",
+    "messages",
+    "segments",
+    "touches",
+)
 
 # Who must lay which poison aside: the subscribers of the type, or of the topic if it has none.
 BROKEN_JSON: Mapping[type[Event], tuple[str, ...]] = {

@@ -9,6 +9,7 @@ the database, as serialization failures are.
 import sys
 from collections.abc import Sequence
 
+from libs.shared.contracts import said_by
 from libs.shared.database import Connection
 from libs.shared.events import Event
 from libs.shared.runtime import Worker, run_worker
@@ -52,22 +53,6 @@ _APPLY = """
 _ONCE = "INSERT INTO commits VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING"
 
 
-_SPEAKERS = {
-    "clients": "contacts",
-    "interactions": "contacts",
-    "deals": "contacts",
-    "segments": "scoring",
-    "messages": "notifications",
-}
-
-
-def said_by(event: Event) -> str:
-    """The service whose worker sends this event."""
-    if event.topic == "leads":
-        return "contacts" if event.event_name == "lead.received" else "routing"
-    return _SPEAKERS[event.topic]
-
-
 async def write_down(events: Sequence[Event], tx: Connection) -> None:
     """Append a row for each event; the commit is refused now and then."""
     await tx.execute(
@@ -75,7 +60,7 @@ async def write_down(events: Sequence[Event], tx: Connection) -> None:
         [event.event_id for event in events],
         [event.topic for event in events],
         [event.key for event in events],
-        [said_by(event) for event in events],
+        [said_by(type(event)) for event in events],
     )
     await tx.execute(_ONCE)
 
