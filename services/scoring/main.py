@@ -9,6 +9,7 @@ from services.scoring import api, past_api, rules_api, value_api
 from services.scoring.acquisition import api as acquisition_api
 from services.scoring.acquisition.unit_economics import UnitEconomicsPolicy
 from services.scoring.audiences import api as audiences_api
+from services.scoring.completeness import CompletenessPolicy
 from services.scoring.flags import api as flags_api
 from services.scoring.flags.policy import FlagPolicy
 from services.scoring.settings import ScoringSettings
@@ -34,7 +35,13 @@ def build(settings: ScoringSettings) -> FastAPI:
             acquisition_api.routes,
             dead_letters_router(),
         ],
-        policies=[QueuePolicy, FlagPolicy, ValueModelPolicy, UnitEconomicsPolicy],
+        policies=[
+            QueuePolicy,
+            FlagPolicy,
+            ValueModelPolicy,
+            UnitEconomicsPolicy,
+            CompletenessPolicy,
+        ],
     )
 
 

@@ -33,6 +33,7 @@ from services.scoring.activation import (
     activate,
     stored_cuts,
 )
+from services.scoring.completeness import DataIncomplete, demand_complete, measures
 from services.scoring.models import Rescoring, RuleChange, RulePreview, RuleSetVersion
 from services.scoring.presets import PRESETS
 from services.scoring.preview import Moves, preview
@@ -123,6 +124,16 @@ class PreviewView(BaseModel):
     clients: int
     moving: int
     matrix: list[MovesView]
+
+
+class MeasureView(BaseModel):
+    """One thing that may be missing in the data: how much is, and how much may be."""
+
+    name: str
+    label: str
+    found: float
+    allowed: float
+    is_gap: bool
 
 
 class RuleChangeView(BaseModel):
@@ -283,24 +294,43 @@ async def show_preview(preview_id: UUID, session: Session, _user: Reader) -> Pre
     "/rule-sets/{version}/activate",
     response_model=RuleSetView,
     responses=problems(
-        RuleSetNotFound, RuleSetNotDraft, PreviewNotFound, BaseIsEmpty, CurrencyWithoutRate
+        RuleSetNotFound,
+        RuleSetNotDraft,
+        PreviewNotFound,
+        BaseIsEmpty,
+        CurrencyWithoutRate,
+        DataIncomplete,
     ),
     summary="Put a draft in force; everybody is scored again beside the stream",
 )
 async def activate_rule_set(
     version: int,
     session: Session,
+    database: Db,
     user: Analyst,
     _rules: CurrentRules,
     now: Now,
     as_previewed: Annotated[
         UUID | None, Query(description="Take the quintiles that this preview found.")
     ] = None,
+    despite_gaps: Annotated[
+        bool, Query(description="The data are known to be incomplete, see /v1/data-completeness.")
+    ] = False,
 ) -> RuleSetView:
     await _version(session, version)
+    if not despite_gaps:
+        async with database.pool.acquire() as connection:
+            await demand_complete(connection)
     return _rule_set_view(
         await activate(session, version, by=user.subject, now=now, as_previewed=as_previewed)
     )
+
+
+@routes.get("/data-completeness", summary="What is missing in the data, and how much may be")
+async def show_completeness(database: Db, _user: Reader) -> list[MeasureView]:
+    async with database.pool.acquire() as connection:
+        found = await measures(connection)
+    return [MeasureView.model_validate(measure, from_attributes=True) for measure in found]
 
 
 @routes.get(
