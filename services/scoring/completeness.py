@@ -19,7 +19,7 @@ from libs.shared.policies import Policy, current
 
 SAMPLE = 100_000  # of purchases and scores: shares need no more
 
-Percent = Annotated[float, Field(ge=0, le=100)]
+Percent = Annotated[float, Field(strict=True, ge=0, le=100)]
 
 
 class CompletenessPolicy(Policy, name="data-completeness"):

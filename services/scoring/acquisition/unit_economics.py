@@ -44,8 +44,8 @@ _WON = """
 class UnitEconomicsPolicy(Policy, name="unit-economics"):
     """When a channel pays."""
 
-    healthy_ratio: Annotated[float, Field(gt=1, le=100)] = 3.0
-    margin_percent: Annotated[float, Field(gt=0, le=100)] = 100.0  # of money kept
+    healthy_ratio: Annotated[float, Field(strict=True, gt=1, le=100)] = 3.0
+    margin_percent: Annotated[float, Field(strict=True, gt=0, le=100)] = 100.0  # of money kept
 
 
 @dataclass(frozen=True, slots=True)
