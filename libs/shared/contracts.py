@@ -16,6 +16,7 @@ SAID_BY = {
     "deal": "contacts",
     "segment": "scoring",
     "touch": "scoring",
+    "audience": "scoring",
     "rules": "scoring",
     "reminder": "notifications",
     "message": "notifications",
