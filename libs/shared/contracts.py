@@ -17,6 +17,7 @@ SAID_BY = {
     "segment": "scoring",
     "touch": "scoring",
     "audience": "scoring",
+    "lead": "routing",
     "rules": "scoring",
     "reminder": "notifications",
     "message": "notifications",
@@ -33,7 +34,7 @@ def said_by(event: type[Event]) -> str:
     """The service that says an event."""
     if event.event_name == "lead.received":
         return "contacts"
-    return SAID_BY.get(event.event_name.split(".")[0], "routing")
+    return SAID_BY[event.event_name.split(".")[0]]
 
 
 def writer_schema(event: type[Event]) -> dict[str, Any]:
