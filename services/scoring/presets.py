@@ -47,6 +47,7 @@ DEFAULT_RULE_SET = RuleSet(title="RFM, десять сегментов", segment
 SAME_WORKING_DAY = TouchSla(same_working_day=True)
 EVERY_TEN_WORKING_DAYS = TouchSla(every=10, unit="working_days")
 WEEKLY = TouchSla(every=7)
+BEFORE_THE_NEXT_PURCHASE = TouchSla(every=90, before_expected=5)
 
 RECENCY_ABC = RuleSet(
     title="Классы давности A, B, C",
@@ -113,7 +114,13 @@ LIFE_CYCLE = RuleSet(
             priority=1,
             touch_every_days=14,
         ),
-        SegmentRule(name="periodic", label="Периодический", frequency=(2, 5), priority=2),
+        SegmentRule(
+            name="periodic",
+            label="Периодический",
+            frequency=(2, 5),
+            priority=2,
+            touch=BEFORE_THE_NEXT_PURCHASE,
+        ),
     ),
     otherwise=OtherSegment(name="one_time", label="Разовый", priority=3, touch_every_days=180),
 )

@@ -31,6 +31,8 @@ class TouchSla(BaseModel):
     Attributes:
         same_working_day: After each purchase, on its working day.
         every: So many days after the last touch or purchase; null: only after purchases.
+        before_expected: So many days before the purchase that the client's habit expects
+            (`habits.py`), if nobody has spoken with them by then; of clients with a habit only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class TouchSla(BaseModel):
     same_working_day: Flag = False
     every: Annotated[int, Field(strict=True, ge=1, le=3660)] | None = None
     unit: Literal["days", "working_days"] = "days"
+    before_expected: Annotated[int, Field(strict=True, ge=0, le=365)] | None = None
 
     @property
     def calendar_days(self) -> int:
@@ -47,7 +50,7 @@ class TouchSla(BaseModel):
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
-        if self.every is None and not self.same_working_day:
+        if self.every is None and self.before_expected is None and not self.same_working_day:
             raise ValueError("a touch SLA says when a touch is due")
         if self.unit == "working_days" and (self.every or 0) > MOST_WORKING_DAYS:
             raise ValueError(f"at most {MOST_WORKING_DAYS} working days")
@@ -73,6 +76,11 @@ class WorkingDays:
     def after(self, day: date, count: int) -> date:
         """The working day that comes so many working days after a day."""
         return self.days[min(bisect_right(self.days, day) + count, len(self.days)) - 1]
+
+    def last_until(self, day: date) -> date | None:
+        """The last working day not after a day."""
+        place = bisect_right(self.days, day)
+        return self.days[place - 1] if place else None
 
     def as_arrays(self) -> tuple[str, str, str]:
         """Days since 1970, Unix seconds of openings and closings, as PostgreSQL's text of arrays.
@@ -117,11 +125,31 @@ def working_days(calendar: Calendar, slas: Iterable[TouchSla], today: date) -> W
 
 
 def touch_due_on(
-    sla: TouchSla, *, last_purchase: date, last_touch: date | None, days: WorkingDays
+    sla: TouchSla,
+    *,
+    last_purchase: date,
+    last_touch: date | None,
+    days: WorkingDays,
+    usual_interval: int | None = None,
 ) -> date | None:
-    """The working day on which a touch is due; None when nothing asks for one."""
+    """The working day on which a touch is due; None when nothing asks for one.
+
+    Args:
+        usual_interval: Days between the client's purchases, if they have a habit.
+    """
     if sla.same_working_day and (last_touch is None or last_touch < last_purchase):
         return days.first_from(last_purchase)
+    due = [_by_interval(sla, last_purchase, last_touch, days)]
+    if usual_interval is not None and sla.before_expected is not None:
+        due.append(days.last_until(last_purchase + timedelta(usual_interval - sla.before_expected)))
+        if due[1] is None or due[1] <= last_purchase or (last_touch and last_touch >= due[1]):
+            due.pop()
+    return min((day for day in due if day is not None), default=None)
+
+
+def _by_interval(
+    sla: TouchSla, last_purchase: date, last_touch: date | None, days: WorkingDays
+) -> date | None:
     if sla.every is None:
         return None
     since = max(last_purchase, last_touch) if last_touch else last_purchase

@@ -21,9 +21,10 @@ from libs.shared.events import (
 )
 from libs.shared.ids import new_id
 from services.scoring.activation import activate
+from services.scoring.habits import usual_interval
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
-from services.scoring.touch_sla import touch_due_on, working_days
+from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
 from services.scoring.touches.touch_clock import turn_due_touches
 from tests.scoring.conftest import Scoring, closed, reversed_
 
@@ -120,6 +121,44 @@ async def test_plans_in_sql_are_what_the_rule_says(scoring: Scoring, rule_set: A
         assert plan["due_on"] == due, (bought[client], touched.get(client))
         if due is not None:
             assert (plan["opens_at"], plan["closes_at"]) == days.spans[days.days.index(due)]
+
+
+async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
+    """Buyers at steady, wavering and wild intervals, touched early, in time and never."""
+    sla = TouchSla(every=60, before_expected=4)
+    every = tuple(
+        segment.model_copy(update={"touch": sla}) for segment in DEFAULT_RULE_SET.segments
+    )
+    await put_in_force(scoring, DEFAULT_RULE_SET.model_copy(update={"segments": every}), MONDAY)
+    bought: dict[UUID, list[date]] = {}
+    touched: dict[UUID, date] = {}
+    for number in range(60):
+        client = new_id()
+        gaps = [10 + number % 25 + (number * step) % (1 + number // 6) for step in range(5)]
+        ago = number % 30 + 1
+        days = [ago + sum(gaps[:place]) for place in range(1 + number % 6)]
+        await scoring.hears(*(closed(client, ago=each, at=MONDAY) for each in days))
+        bought[client] = sorted(MONDAY.date() - timedelta(days=each) for each in days)
+        if number % 3:
+            at = MONDAY - timedelta(days=number % 20)
+            await scoring.hears(spoke(client, at))
+            touched[client] = at.date()
+    await scoring.plans(MONDAY)
+
+    days_known = working_days(DEFAULT_RULE_SET.calendar, [sla], MONDAY.date())
+    habitual = 0
+    for client, purchase_days in bought.items():
+        usual = usual_interval(purchase_days)
+        due = touch_due_on(
+            sla,
+            last_purchase=purchase_days[-1],
+            last_touch=touched.get(client),
+            days=days_known,
+            usual_interval=usual,
+        )
+        habitual += usual is not None
+        assert (await plan_of(scoring, client))["due_on"] == due, (purchase_days, touched)
+    assert 10 < habitual < 50
 
 
 async def test_a_touch_is_due_with_the_working_day_and_overdue_after_it(scoring: Scoring) -> None:

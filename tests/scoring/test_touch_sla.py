@@ -69,6 +69,24 @@ def test_a_week_that_ends_on_a_day_off_goes_on_to_the_next_working_day() -> None
     assert due == date(2025, 6, 16)
 
 
+def test_a_habit_asks_for_a_touch_before_the_next_purchase() -> None:
+    sla = TouchSla(every=90, before_expected=5)
+
+    def due(touched: date | None = None, usual: int | None = 30) -> date | None:
+        return touch_due_on(
+            sla, last_purchase=FRIDAY, last_touch=touched, days=DAYS, usual_interval=usual
+        )
+
+    # Expected on 6 July, five days before is 1 July, a Tuesday.
+    assert due() == date(2025, 7, 1)
+    assert due(usual=33) == date(2025, 7, 4)
+    assert due(usual=34) == date(2025, 7, 4)  # a Saturday: the last working day before
+    assert due(usual=None) == date(2025, 9, 4)  # no habit
+    assert due(touched=date(2025, 6, 20)) == date(2025, 7, 1)  # too early for the next purchase
+    assert due(touched=date(2025, 7, 1)) == date(2025, 9, 29)  # spoken with: as everybody else
+    assert due(usual=4) == date(2025, 9, 4)  # would be before the last purchase
+
+
 def test_a_due_day_is_the_same_whenever_it_is_computed() -> None:
     later = working_days(CALENDAR, [TouchSla(every=30)], date(2028, 12, 31))
     long_ago = date(2013, 5, 7)

@@ -14,6 +14,7 @@ from uuid import UUID
 from libs.shared.database import Connection
 from libs.shared.timers import AT_ONCE, Timer
 from services.scoring.audiences.membership import judge_changed
+from services.scoring.habits import LEAST_INTERVALS
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
@@ -42,22 +43,42 @@ _PLAN = """
     ), facts AS (
         SELECT p.client_id, s.segment, sla.priority, coalesce(s.monetary_minor, 0) AS value_minor,
             c.owner_id, t.last_touch_at, t.last_touch_by, sla.every, sla.unit, sla.same_day,
+            sla.before_expected,
             s.last_day - date '1970-01-01' AS bought_on,
             (t.last_touch_at AT TIME ZONE $2)::date - date '1970-01-01' AS touched_on
         FROM touch_plans AS p JOIN scores AS s USING (client_id)
         LEFT JOIN touches AS t USING (client_id) LEFT JOIN clients AS c USING (client_id)
-        LEFT JOIN unnest($3::text[], $4::int[], $5::int[], $6::text[], $7::boolean[])
-            AS sla (segment, priority, every, unit, same_day)
+        LEFT JOIN unnest($3::text[], $4::int[], $5::int[], $6::text[], $7::boolean[], $11::int[])
+            AS sla (segment, priority, every, unit, same_day, before_expected)
             ON sla.segment = s.segment AND NOT coalesce(c.is_archived, false)
         WHERE p.client_id = ANY($1::uuid[])
+    ), habits AS ( -- as usual_interval() has it; read only where an SLA goes by it
+        SELECT client_id, round(middle)::int AS usual FROM (
+            SELECT client_id, count(*) AS intervals,
+                percentile_cont(0.25) WITHIN GROUP (ORDER BY days) AS low,
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY days) AS middle,
+                percentile_cont(0.75) WITHIN GROUP (ORDER BY days) AS high
+            FROM (
+                SELECT client_id, day - lag(day) OVER (PARTITION BY client_id ORDER BY day) AS days
+                FROM (SELECT DISTINCT client_id, day FROM facts JOIN purchases USING (client_id)
+                    WHERE before_expected IS NOT NULL AND NOT is_returned) AS bought
+            ) AS between_purchases WHERE days IS NOT NULL GROUP BY client_id
+        ) AS spread WHERE intervals >= $12 AND high - low <= middle
+    ), expected AS (
+        SELECT client_id,
+            width_bucket(bought_on + usual - before_expected, w.days) AS expected_place
+        FROM facts JOIN habits USING (client_id) CROSS JOIN w
     ), placed AS (
-        SELECT facts.*, w.*, CASE
-            WHEN same_day AND coalesce(touched_on < bought_on, true)
+        SELECT facts.*, w.*, CASE WHEN same_day AND coalesce(touched_on < bought_on, true)
                 THEN width_bucket(bought_on - 1, w.days) + 1
-            WHEN unit = 'days'
-                THEN width_bucket(greatest(bought_on, touched_on) + every - 1, w.days) + 1
-            ELSE width_bucket(greatest(bought_on, touched_on), w.days) + every END AS place
-        FROM facts CROSS JOIN w
+            ELSE least(
+                CASE WHEN unit = 'days'
+                    THEN width_bucket(greatest(bought_on, touched_on) + every - 1, w.days) + 1
+                ELSE width_bucket(greatest(bought_on, touched_on), w.days) + every END,
+                CASE WHEN w.days[expected_place] > greatest(bought_on, touched_on)
+                    THEN expected_place END
+            ) END AS place
+        FROM facts CROSS JOIN w LEFT JOIN expected USING (client_id)
     ), new AS (
         SELECT client_id, segment, priority, value_minor, owner_id, last_touch_at, last_touch_by,
             date '1970-01-01' + days[known_place] AS due_on,
@@ -128,6 +149,8 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
         [sla.unit for sla in slas],
         [sla.same_working_day for sla in slas],
         *arrays_of(rules.rule_set.calendar.model_dump_json(), until),
+        [sla.before_expected for sla in slas],
+        LEAST_INTERVALS,
     )
     await judge_changed(tx, wanted, rules, now)
 
