@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -37,6 +38,21 @@ async def test_a_batch_closes_deals_and_tells_them_in_its_order(contacts: Contac
     assert told[0]["closed_at"] == "1997-01-01T12:00:00Z"
     deal = (await contacts.http.get(f"/v1/deals/{told[1]['deal_id']}")).json()
     assert (deal["state"], deal["amount_minor"], deal["stage"]) == ("won", 1, "closing")
+
+
+async def test_cheques_of_nobody_make_no_clients(contacts: Contacts) -> None:
+    """In a real chain nearly half of the cheques carry a random id instead of a card."""
+    anna = await contacts.add_client()
+    cheques = [won(anna if n % 2 else {"id": str(uuid4())}, n) for n in range(20)]
+
+    answer = await contacts.made("/v1/deals/batch", batch(*cheques))
+
+    assert (answer["created"], answer["refused"]) == (10, 10)
+    refused = [item for item in answer["items"] if item["outcome"] == "refused"]
+    assert {item["problem"]["code"] for item in refused} == {"client-not-found"}
+    assert {event["client_id"] for event in await contacts.said("deal.closed")} == {anna["id"]}
+    assert await contacts.count("clients") == 1
+    assert len(await contacts.said("client.created")) == 1
 
 
 async def test_a_batch_that_comes_again_adds_nothing(contacts: Contacts) -> None:
