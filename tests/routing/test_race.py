@@ -80,7 +80,7 @@ class Race:
                     await self.does("claim", row)
                 else:
                     kept.append(row)
-            if len(kept) > 60:  # most of these have gone to somebody else long since
+            if len(kept) > 60 or self.is_ending:  # most have gone to somebody else long since
                 for row in kept[:30]:
                     await self.does("claim", row)
                 del kept[:30]
