@@ -1,8 +1,9 @@
 """Live views: what somebody looks at is sent again whenever it has changed.
 
 A stream looks at the database when something was committed anywhere in the service, and at least
-every few seconds; it sends what it saw only if that is something else than before. A client that
-comes back after a break gets the view as it is then: nothing has to be kept for it.
+every few seconds; it sends what it saw only if that is something else than before. It ends after
+some minutes, because the token was looked at only once; a browser's EventSource comes back by
+itself, and gets the view as it is then: nothing has to be kept for it.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from libs.shared.draining import Draining
 __all__ = ["EventSourceResponse", "ServerSentEvent", "views"]
 
 LEAST_SECONDS = 1.0  # between two looks of a stream, however much is committed
+LONGEST_SECONDS = 300.0
 MOST_SECONDS = 5.0  # things change by time, too; also how late a stream sees that it must end
 
 View = TypeVar("View", bound=BaseModel)
@@ -30,7 +32,7 @@ Look = Callable[[AsyncSession, Clock], Awaitable[View]]
 async def views(
     request: Request, look: Look[View], *, event: str
 ) -> AsyncIterator[ServerSentEvent]:
-    """The view now and after each change, until the client goes or the server stops.
+    """The view now and after each change, until the client goes, or for five minutes.
 
     Args:
         look: Reads the view in a session of its own.
@@ -40,8 +42,9 @@ async def views(
     clock: Clock = request.app.state.clock
     draining: Draining = request.app.state.draining
     seen: View | None = None
+    ends_at = asyncio.get_running_loop().time() + LONGEST_SECONDS
     with database.wake.listening() as bell:
-        while not draining.has_begun:
+        while not draining.has_begun and asyncio.get_running_loop().time() < ends_at:
             try:
                 async with database.reading() as session:
                     view = await look(session, clock)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -9,21 +10,24 @@ from uuid import UUID
 from fastapi import Depends, Query
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, Field
-from starlette.responses import Response, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
 
 from libs.shared.auth import Principal, Role, require
+from libs.shared.clock import Clock
 from libs.shared.database import dumps
 from libs.shared.errors import Invalid, NotFound
 from libs.shared.field_types import Instant
 from libs.shared.http import Db, Now, Request, Session, problems, router
+from libs.shared.live import EventSourceResponse, ServerSentEvent, views
 from libs.shared.policies import current
 from services.routing.choosing.rule_set import Prepared, RuleSet
 from services.routing.handing_over import LeadNotFound, find_lead
 from services.routing.policy import ClaimPolicy
-from services.routing.reports import live_floor
 from services.routing.reports.comparing import compare, line_of
 from services.routing.reports.explaining import explain, replay
 from services.routing.reports.figures import REPORTS, rows_of
+from services.routing.reports.live_floor import FloorPicture, picture
 from services.routing.reports.what_if import Tally
 from services.routing.rules.versions import RuleSetNotFound, active, find
 
@@ -237,15 +241,15 @@ async def play_what_if(
 
 @routes.get(
     "/floor/live",
-    responses={200: {"content": {"text/event-stream": {}}}},
+    response_class=EventSourceResponse,
     summary="What waits, who is there, which clocks run out: server-sent events at every change",
 )
-async def watch_floor(request: HttpRequest, _user: Reader, database: Db) -> StreamingResponse:
-    return StreamingResponse(
-        live_floor.stream(request, database, request.app.state.clock),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+async def watch_floor(request: HttpRequest, _user: Reader) -> AsyncIterator[ServerSentEvent]:
+    async def look(session: AsyncSession, _clock: Clock) -> FloorPicture:
+        return await picture(session)
+
+    async for event in views(request, look, event="floor"):
+        yield event
 
 
 def _lines(before: dict[Key, Tally], after: dict[Key, Tally]) -> dict[Key, WhatIfLine]:
