@@ -41,7 +41,7 @@ BROKEN_JSON: Mapping[type[Event], tuple[str, ...]] = {
 NOT_AN_EVENT = {
     "deals": ("scoring", "ledger"),
     "leads": ("routing", "contacts", "ledger"),
-    "clients": ("notifications", "ledger"),
+    "clients": ("scoring", "notifications", "ledger"),
 }
 UNKNOWN_CURRENCY = ("scoring",)
 
