@@ -18,6 +18,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from libs.shared.cloudevents import Envelope, encode_headers
 from libs.shared.events import DealClosed, Event, InteractionPlanned, LeadReceived
 from libs.shared.ids import new_id
+from tests.contracts.write import heard
+from tests.reliability.field import LEDGER
 
 POISON_KEY = "poison-"
 NO_RATE = "XTS"  # ISO 4217: reserved for testing
@@ -32,16 +34,21 @@ RESENT_TOPICS = (
     "touches",
 )
 
+
+def _of_type(kind: type[Event]) -> tuple[str, ...]:
+    return (*sorted({service for service, event in heard() if event is kind}), LEDGER)
+
+
+def _of_topic(topic: str) -> tuple[str, ...]:
+    return (*sorted({service for service, event in heard() if event.topic == topic}), LEDGER)
+
+
 # Who must lay which poison aside: the subscribers of the type, or of the topic if it has none.
 BROKEN_JSON: Mapping[type[Event], tuple[str, ...]] = {
-    DealClosed: ("scoring", "ledger"),
-    LeadReceived: ("routing", "ledger"),
-    InteractionPlanned: ("notifications", "ledger"),
+    kind: _of_type(kind) for kind in (DealClosed, LeadReceived, InteractionPlanned)
 }
-NOT_AN_EVENT = {
-    "deals": ("scoring", "ledger"),
-    "leads": ("routing", "contacts", "ledger"),
-    "clients": ("scoring", "notifications", "ledger"),
+NOT_AN_EVENT: Mapping[str, tuple[str, ...]] = {
+    topic: _of_topic(topic) for topic in ("deals", "leads", "clients")
 }
 UNKNOWN_CURRENCY = ("scoring",)
 
