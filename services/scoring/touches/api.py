@@ -7,9 +7,10 @@ from uuid import UUID
 
 from fastapi import Depends, Query
 from fastapi import Request as HttpRequest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
 
 from libs.shared.auth import Principal, Role, require
 from libs.shared.clock import Clock
@@ -39,6 +40,7 @@ Caller = Annotated[Principal, Depends(require(Role.MANAGER, Role.SUPERVISOR, Rol
 Overseer = Annotated[Principal, Depends(require(*SEE_ALL))]
 Segment = Annotated[str | None, Query(max_length=63)]
 
+_PAGE = TypeAdapter(list[QueueEntry])
 TOP = 20  # of the queue, on the screen that a day begins with
 
 
@@ -152,7 +154,12 @@ class LiveQueue(BaseModel):
     first: list[QueueEntry]
 
 
-@routes.get("/queue", responses=problems(QueueNotYours), summary="Whom to call first, and why")
+@routes.get(
+    "/queue",
+    response_model=list[QueueEntry],
+    responses=problems(QueueNotYours),
+    summary="Whom to call first, and why",
+)
 async def show_queue(
     session: Session,
     caller: Looker,
@@ -161,8 +168,8 @@ async def show_queue(
     segment: Segment = None,
     state: State | None = None,
     limit: Limit = 50,
-) -> list[QueueEntry]:
-    return await whom_to_call(
+) -> Response:
+    entries = await whom_to_call(
         session,
         await prepared(session),
         (await current(session, QueuePolicy)).body,
@@ -172,6 +179,8 @@ async def show_queue(
         segment=segment,
         state=state,
     )
+    # Written out at once: FastAPI would judge every entry again.
+    return Response(_PAGE.dump_json(entries), media_type="application/json")
 
 
 @routes.get("/queue/summary", summary="How many clients wait, by segment, in the whole base")

@@ -1,10 +1,10 @@
 """When each client is to be spoken with next, in whose queue and how high up.
 
 A plan follows from the client's segment and its SLA (`touch_sla.py`), the last purchase, the last
-touch and the card's owner. Whoever changes one of these notes the client (`changes.py`); half a
-second later all that were noted meanwhile are planned anew in one transaction. A touch moves the
-plan at once. A plan whose due day stays the same is the same touch: its state, its events and the
-lease on it go on.
+touch and the card's owner. Whoever changes one of these notes the client (`changes.py`); three
+seconds later all that were noted meanwhile are planned anew, many in one transaction. A touch moves
+the plan at once. A plan whose due day stays the same is the same touch: its state, its events and
+the lease on it go on.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
 
 BATCH = 2000
-SETTLES_AFTER = timedelta(seconds=0.5)  # purchases come in swarms: one plan for all of them
+SETTLES_AFTER = timedelta(seconds=3)  # purchases come in swarms: one plan for all of them
 
 _TAKE = """
     DELETE FROM touch_changes USING (SELECT id FROM touch_changes ORDER BY id LIMIT $1

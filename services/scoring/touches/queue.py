@@ -132,12 +132,15 @@ def _entries(
     for place, row in enumerate(rows, start=1):
         rule = treatment.get(row.segment)
         is_leased = row.leased_until is not None and row.leased_until > now
+        label = rule.label if rule else row.segment
+        hints = hints_of(row, policy)
+        since = (today - row.last_day).days
         entry = QueueEntry(
             place=place,
             client_id=row.client_id,
             owner_id=row.owner_id,
             segment=row.segment,
-            segment_label=rule.label if rule else row.segment,
+            segment_label=label,
             priority=row.priority,
             state=row.state,
             due_on=row.due_on,
@@ -147,19 +150,19 @@ def _entries(
             recency_score=row.recency_score,
             frequency_score=row.frequency_score,
             monetary_score=row.monetary_score,
-            days_since_purchase=(today - row.last_day).days,
+            days_since_purchase=since,
             frequency=row.frequency,
             monetary_minor=row.monetary_minor,
             currency=rules.rule_set.reporting_currency,
             last_touch_at=row.last_touch_at,
             promised=row.promised,
             promised_until=row.promised_until,
-            hints=hints_of(row, policy),
+            hints=hints,
             leased_by=row.leased_by if is_leased else None,
             leased_until=row.leased_until if is_leased else None,
-            reason="",
+            reason=_reason(row, label, since, hints, rules.rule_set.reporting_currency),
         )
-        entries.append(entry.model_copy(update={"reason": _reason(entry)}))
+        entries.append(entry)
     return entries
 
 
@@ -181,21 +184,20 @@ def hints_of(row: Any, policy: QueuePolicy) -> list[Hint]:
     return hints
 
 
-def _reason(entry: QueueEntry) -> str:
-    money = f"{entry.monetary_minor / 100:.2f} {entry.currency}"
+def _reason(row: Any, label: str, since: int, hints: Sequence[Hint], currency: str) -> str:
     told = (
-        f"{entry.segment_label}: дней с покупкой за период {entry.frequency}, сумма {money},"
-        f" последняя покупка {entry.days_since_purchase} дн. назад"
+        f"{label}: дней с покупкой за период {row.frequency},"
+        f" сумма {row.monetary_minor / 100:.2f} {currency}, последняя покупка {since} дн. назад"
     )
-    if entry.state == "overdue":
-        told += f"; касание просрочено, срок был {entry.due_on:%d.%m.%Y}"
+    if row.state == "overdue":
+        told += f"; касание просрочено, срок был {row.due_on:%d.%m.%Y}"
     else:
         told += "; касание сегодня"
-    if entry.promised:
-        told += f"; обещано: {entry.promised}"
-        told += f" (до {entry.promised_until:%d.%m.%Y})" if entry.promised_until else ""
-    if "urgent" in entry.hints:
+    if row.promised:
+        told += f"; обещано: {row.promised}"
+        told += f" (до {row.promised_until:%d.%m.%Y})" if row.promised_until else ""
+    if "urgent" in hints:
         told += "; срочно"
-    if "upsell" in entry.hints:
+    if "upsell" in hints:
         told += "; можно предложить больше"
     return told
