@@ -6,7 +6,6 @@ limit is a number of milliseconds.
 """
 
 import asyncio
-import statistics
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -91,29 +90,10 @@ async def measure(servers: Servers) -> list[Figure]:
                 with suppress(asyncio.CancelledError):
                     await task
     late = _late_ms(watched, first_at)
-    parts = [_p99(late[n : n + ROWS // PARTS]) for n in range(0, ROWS, ROWS // PARTS)]
-    whole = _p99(late)
-    return [
-        Figure(
-            name="claim_lateness",
-            value=round(whole, 1),
-            unit="ms p99",
-            limit=LIMIT_MS,
-            ratio=round(whole / LIMIT_MS, 3),
-            spread=round((max(parts) - min(parts)) / statistics.median(parts), 2),
-            best=round(min(parts) / LIMIT_MS, 3),
-            bar=1.0,
-            aim=0.5,
-            low_is_good=True,
-        )
-    ]
+    return [Figure.of_lateness("claim_lateness", late, limit_ms=LIMIT_MS, parts=PARTS)]
 
 
 def _late_ms(watched: _Watched, first: float) -> list[float]:
     swept_at = [at for rows, at in watched.swept for _ in range(rows)]
     step = OVER.total_seconds() / ROWS
     return [(at - first - step * (n + 1)) * 1000 for n, at in enumerate(swept_at[:ROWS])]
-
-
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]

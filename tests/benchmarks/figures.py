@@ -59,6 +59,27 @@ class Figure:
             low_is_good=low_is_good,
         )
 
+    @classmethod
+    def of_lateness(
+        cls, name: str, late_ms: Sequence[float], *, limit_ms: float, parts: int
+    ) -> Self:
+        """The 99th percentile beside a limit; the spread is that of so many stretches."""
+        length = len(late_ms) // parts
+        p99s = [_p99(late_ms[n * length : (n + 1) * length]) for n in range(parts)]
+        whole = _p99(late_ms)
+        return cls(
+            name=name,
+            value=round(whole, 1),
+            unit="ms p99",
+            limit=limit_ms,
+            ratio=round(whole / limit_ms, 3),
+            spread=round((max(p99s) - min(p99s)) / statistics.median(p99s), 2),
+            best=round(min(p99s) / limit_ms, 3),
+            bar=1.0,
+            aim=0.5,
+            low_is_good=True,
+        )
+
     def line(self) -> str:
         """The figure as a line of JSON."""
         names = ("name", "value", "unit", "limit", "ratio", "spread")
@@ -79,6 +100,10 @@ class Figure:
 
     def _reaches(self, ratio: float, goal: float) -> bool:
         return ratio <= goal if self.low_is_good else ratio >= goal
+
+
+def _p99(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
 
 
 def _short(value: float) -> float:

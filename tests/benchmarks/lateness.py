@@ -5,7 +5,6 @@ number of milliseconds.
 """
 
 import asyncio
-import statistics
 from datetime import UTC, datetime, timedelta
 
 from libs.shared import migrations
@@ -37,22 +36,7 @@ async def measure(servers: Servers) -> list[Figure]:
                 while watched.count < ROWS:
                     await asyncio.sleep(0.05)
     late = _late_ms(watched, first.timestamp())
-    parts = [_p99(late[n : n + ROWS // PARTS]) for n in range(0, ROWS, ROWS // PARTS)]
-    whole = _p99(late)
-    return [
-        Figure(
-            name="lateness",
-            value=round(whole, 1),
-            unit="ms p99",
-            limit=LIMIT_MS,
-            ratio=round(whole / LIMIT_MS, 3),
-            spread=round((max(parts) - min(parts)) / statistics.median(parts), 2),
-            best=round(min(parts) / LIMIT_MS, 3),
-            bar=1.0,
-            aim=0.5,
-            low_is_good=True,
-        )
-    ]
+    return [Figure.of_lateness("lateness", late, limit_ms=LIMIT_MS, parts=PARTS)]
 
 
 def _late_ms(watched: Watched, first: float) -> list[float]:
@@ -60,7 +44,3 @@ def _late_ms(watched: Watched, first: float) -> list[float]:
     fired_at = [at for rows, at in watched.fired for _ in range(rows)]
     step = OVER.total_seconds() / ROWS
     return [(at - first - step * (n + 1)) * 1000 for n, at in enumerate(fired_at)]
-
-
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.shared.calendars import Calendar, Hours
+from libs.shared.calendars import WEEKDAYS, Calendar, Hours
 from services.scoring.rules import Rules
 from services.scoring.touches.policy import QueuePolicy
 
@@ -59,12 +59,9 @@ async def budget_of(
 def slots_on(now: datetime, hours: Iterable[Hours], zone: ZoneInfo) -> list[Slot]:
     """The slots of the day in which an instant lies, in their order."""
     today = now.astimezone(zone).date()
-    every_day = dict.fromkeys(
-        ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-    )
     slots = []
     for slot in sorted(hours, key=lambda each: each.opens_at):
-        calendar = Calendar(zone=zone.key, week={day: (slot,) for day in every_day})
+        calendar = Calendar(zone=zone.key, week=dict.fromkeys(WEEKDAYS, (slot,)))
         if span := calendar.span_of(today):
             slots.append(Slot(begins_at=span[0], ends_at=span[1]))
     return slots
