@@ -135,6 +135,8 @@ async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
     for number in range(60):
         client = new_id()
         gaps = [10 + number % 25 + (number * step) % (1 + number // 6) for step in range(5)]
+        if number % 5 == 0:
+            gaps = [2, 60 + number, 3, 40, 1]  # no habit, however often they buy
         ago = number % 30 + 1
         days = [ago + sum(gaps[:place]) for place in range(1 + number % 6)]
         await scoring.hears(*(closed(client, ago=each, at=MONDAY) for each in days))
@@ -146,7 +148,7 @@ async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
     await scoring.plans(MONDAY)
 
     days_known = working_days(DEFAULT_RULE_SET.calendar, [sla], MONDAY.date())
-    habitual = 0
+    habitual = wild = 0
     for client, purchase_days in bought.items():
         usual = usual_interval(purchase_days)
         due = touch_due_on(
@@ -157,8 +159,10 @@ async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
             usual_interval=usual,
         )
         habitual += usual is not None
+        wild += usual is None and len(purchase_days) > 3
         assert (await plan_of(scoring, client))["due_on"] == due, (purchase_days, touched)
     assert 10 < habitual < 50
+    assert wild > 2
 
 
 async def test_a_touch_is_due_with_the_working_day_and_overdue_after_it(scoring: Scoring) -> None:
