@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Said = Sequence[tuple[str, Mapping[str, Any]]]
+MAY_HAVE_IT = ".*"  # marks of who was free for a lead, and of whom of them it went to
 
 
 @dataclass
@@ -19,7 +20,6 @@ class Verdict:
 
     wrong: list[str] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
-    offers: Counter[str] = field(default_factory=Counter)
 
     def add(self, lead: str, what: str) -> None:
         self.wrong.append(f"{lead}: {what}")
@@ -61,7 +61,6 @@ class _Lead:
         if epoch != self.epoch + 1:
             self.wrong(f"epoch {epoch} after {self.epoch}")
         self.holder, self.epoch, self.is_claimed, self.moves_owed = manager, epoch, False, 0
-        self._verdict.offers[manager] += 1
 
     def claimed(self, manager: str, epoch: int) -> None:
         if (manager, epoch) != (self.holder, self.epoch) or self.is_claimed:
@@ -99,3 +98,29 @@ def _one_lead(verdict: Verdict, lead: str, said: Said, told: dict[tuple[str, int
                 at.escalated()
     if not at.is_claimed:
         at.wrong("nobody has it at the end")
+
+
+def unfair(outcomes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Turns of one rotation of equals that were given to one who had more than another.
+
+    Who was asked for a lead already cannot get it again in that round, so turns are not given
+    strictly around; but among those who could have it, it goes to whoever had the fewest. Where
+    nobody was ever passed over, that is a spread of one.
+
+    Args:
+        outcomes: Of the sittings, as they were recorded; all were there from the first on.
+    """
+    found: list[str] = []
+    had: Counter[int] = Counter()
+    given = sorted((o for o in outcomes if o["turn"] is not None), key=lambda o: int(o["turn"]))
+    for number, outcome in enumerate(given, 1):
+        if outcome["turn"] != number:
+            found.append(f"turn {outcome['turn']} comes as number {number}")
+            break
+        marks: str = outcome["tried"][-1][1]
+        chosen = marks.index("*")
+        least = min(had[place] for place, mark in enumerate(marks) if mark in MAY_HAVE_IT)
+        if had[chosen] != least:
+            found.append(f"turn {number} went to {chosen} with {had[chosen]}, least was {least}")
+        had[chosen] += 1
+    return found
