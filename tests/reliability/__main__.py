@@ -18,7 +18,7 @@ from typing import Any
 from libs.shared.background import beside
 from libs.shared.failpoints import POINTS
 from tests.reliability import controls, oracle, report, stalls, stored
-from tests.reliability.aftermath import claim_all, rescore, settle_poison, travel
+from tests.reliability.aftermath import claim_all, decide_again, rescore, settle_poison, travel
 from tests.reliability.drain import until_drained
 from tests.reliability.field import Field
 from tests.reliability.nemesis import LEDGERS, WORKERS, Nemesis
@@ -43,6 +43,9 @@ class Size:
         clients: Of each writer.
         pause: Seconds between two commands of a writer.
         deals: In a batch, at most.
+        leads: That come at the same moment, at most.
+        routing_workers: How many of them share the leads.
+        claimed: The managers' share in what they look at, each 0.4 s.
         travel_pause: Seconds for every six hours of the twelve days afterwards.
         events: At least so many must have been said.
     """
@@ -56,6 +59,10 @@ class Size:
     pause: float
     deals: int
     clients: int
+    leads: int
+    routing_workers: int
+    page: int
+    claimed: float
     travel_pause: float
     events: int
     faults: int
@@ -72,6 +79,10 @@ SIZES = {
         pause=0.0,
         deals=300,
         clients=150,
+        leads=6,
+        routing_workers=2,
+        page=100,
+        claimed=0.15,
         travel_pause=0.3,
         events=30_000,
         faults=40,
@@ -79,13 +90,17 @@ SIZES = {
     "long": Size(
         seconds=2_700,
         decks=26,
-        arm_pause=4.0,
-        crashes=20,  # a start costs 2 s of CPU: 60 of each filled two cores with nothing else
+        arm_pause=7.0,
+        crashes=12,  # a start costs 2 s of CPU: 60 of each filled two cores with nothing else
         away_seconds=6,
         long_away_seconds=150,
         pause=0.25,
-        deals=300,
+        deals=90,
         clients=5_000,
+        leads=150,
+        routing_workers=8,
+        page=250,
+        claimed=0.4,
         travel_pause=2.5,
         events=1_000_000,
         faults=1_000,
@@ -105,10 +120,16 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
         say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
         for number in ("0", "1"):
             process = field.writer_process(
-                number, pause=size.pause, deals=size.deals, clients=size.clients
+                number,
+                pause=size.pause,
+                deals=size.deals,
+                clients=size.clients,
+                leads=size.leads,
             )
             field.start(f"writer-{number}", process)
-        field.start("claimant", field.claimant_process())
+        for n in range(2, size.routing_workers + 1):
+            field.start(f"routing-worker-{n}", field.another_worker("routing", n))
+        field.start("claimant", field.claimant_process(page=size.page, claimed=size.claimed))
         clients = await _first_clients(field)
         nemesis = Nemesis(
             field,
@@ -149,6 +170,7 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
         mismatches = await rescore(field)
         witness = await Witness.of(field.suite.kafka)
         rows = await stored.Stored.of(field.database_urls())
+        replayed = await decide_again(field)
         findings = oracle.compare(oracle.Truth.of(folder), witness, rows)
         findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
         crashes = nemesis.crashes()
@@ -159,6 +181,9 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
             "seconds": round(time.monotonic() - say.began),
             "events": witness.events,
             "repeats": witness.repeats,
+            "leads": len(rows.routed),
+            "decisions_replayed": replayed.checked,
+            "decisions_differing": len(replayed.differing) + replayed.skipped,
             "faults": dict(sorted(nemesis.faults.items())),
             "faults_without_effect": dict(sorted(nemesis.failed.items())),
             "failpoints": {point: crashes[point] for point in sorted(POINTS)},

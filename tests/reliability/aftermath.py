@@ -4,6 +4,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
+
+from services.routing.reports.explaining import Replayed, replay
 from tests.reliability import injected
 from tests.reliability.field import Field
 from tests.reliability.patience import PatientClient, Refused
@@ -92,6 +95,15 @@ async def _do(client: PatientClient, lead: dict[str, Any], verb: str, body: Any)
     except Refused as problem:
         if problem.status != 409:
             raise
+
+
+async def decide_again(field: Field) -> Replayed:
+    """Make every decision of routing again from its record."""
+    connection = await asyncpg.connect(field.database_urls()["routing"])
+    try:
+        return await replay(connection, START - timedelta(days=1), START + timedelta(days=365))
+    finally:
+        await connection.close()
 
 
 async def rescore(field: Field) -> int:

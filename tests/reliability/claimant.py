@@ -1,7 +1,8 @@
 """The managers of the chaos run: they claim, in time and too late, all at once, and give back.
 
-Most claims go to the current offer. Some are kept and made later, when the offer has long gone to
-somebody else: those must be refused. Every claim that was answered with success is in the journal.
+What they have claimed becomes a deal or is closed. Most claims go to the current offer. Some are
+kept and made later, when the offer has long gone to somebody else: those must be refused. Every
+claim that was answered with success is in the journal.
 """
 
 import asyncio
@@ -19,8 +20,6 @@ import orjson
 from tests.reliability.journal import Journal
 from tests.reliability.patience import PatientClient, Place, Refused
 
-PAGE = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -29,6 +28,8 @@ class Task:
     Attributes:
         later_rounds: After so many looks at the floor, a claim that was kept is made, too late.
         pause: Seconds between two looks.
+        page: Leads in a look, at most.
+        claimed: The share of them that is claimed; of what they have, as much is then finished.
     """
 
     seed: int
@@ -37,6 +38,8 @@ class Task:
     managers: list[str]
     later_rounds: int = 30
     pause: float = 0.4
+    page: int = 100
+    claimed: float = 0.15
 
     @classmethod
     def of(cls, text: str) -> "Task":
@@ -64,14 +67,16 @@ class Claimant:
                 await asyncio.wait_for(stop.wait(), self._task.pause)
 
     async def _act(self, round_: int) -> None:
-        offered = (await self._get(f"/v1/leads?state=offered&limit={PAGE}"))["items"]
-        queued = await self._get("/v1/queue?limit=20")
-        claimed = (await self._get("/v1/leads?state=claimed&limit=20"))["items"]
-        work = [self._claim(lead, by=lead["manager_id"]) for lead in self._some(offered, 0.15)]
+        page, share = self._task.page, self._task.claimed
+        offered = (await self._get(f"/v1/leads?state=offered&limit={page}"))["items"]
+        queued = await self._get(f"/v1/queue?limit={page // 5}")
+        claimed = (await self._get(f"/v1/leads?state=claimed&limit={page}"))["items"]
+        work = [self._claim(lead, by=lead["manager_id"]) for lead in self._some(offered, share)]
         # Two at once for the same lead: the one it is offered to, and one it is not.
         work += [self._claim(lead, by=self._anybody()) for lead in self._some(offered, 0.05)]
         work += [self._take(lead) for lead in self._some(queued, 0.5)]
-        work += [self._release(lead) for lead in self._some(claimed, 0.05)]
+        work += [self._release(lead) for lead in self._some(claimed, 0.01)]
+        work += [self._finish(lead) for lead in self._some(claimed, share)]
         self._kept += [
             (round_ + self._task.later_rounds, lead) for lead in self._some(offered, 0.1)
         ]
@@ -96,6 +101,14 @@ class Claimant:
         body = {"epoch": lead["epoch"], "manager_id": lead["manager_id"], "reason": "занят"}
         await self._do(lead, "release", body)
 
+    async def _finish(self, lead: dict[str, Any]) -> None:
+        """Most become deals, some are spam; a few of them a release has just taken away."""
+        if self._chance.random() < 0.7:
+            body = {"epoch": lead["epoch"], "manager_id": lead["manager_id"]}
+            await self._do(lead, "convert", body)
+        else:
+            await self._do(lead, "close", {"reason": "spam"})
+
     async def _do(self, lead: dict[str, Any], verb: str, body: dict[str, Any]) -> None:
         path = f"/v1/leads/{lead['id']}/{verb}"
         try:
@@ -110,7 +123,7 @@ class Claimant:
             {
                 "verb": verb,
                 "lead": lead["id"],
-                "manager": body["manager_id"],
+                "manager": body.get("manager_id"),
                 "epoch": body.get("epoch", after["epoch"]),
             }
         )

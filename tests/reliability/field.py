@@ -138,10 +138,11 @@ class Field:
         environment |= {"BAZA_DATABASE_URL": self.ledger_url, "BAZA_WORKER_PORT": str(port)}
         return self._python(name, ["tests.reliability.ledger", group], environment)
 
-    def second_worker(self, service: str) -> PythonProcess:
+    def another_worker(self, service: str, number: int = 2) -> PythonProcess:
         """Another worker of a service, as somebody who scales out would start it."""
         environment = self.suite.plan.environment_of(service) | {"BAZA_WORKER_PORT": "0"}
-        return self._python(f"{service}-worker-2", [f"services.{service}.worker"], environment)
+        name = f"{service}-worker-{number}"
+        return self._python(name, [f"services.{service}.worker"], environment)
 
     def door(self, name: str) -> str:
         """Where a process says whether it is ready."""
@@ -150,15 +151,21 @@ class Field:
             return f"http://127.0.0.1:{self._ports[name]}"
         return self.suite.urls[name] if name == service else self.suite.worker_urls[service]
 
-    def writer_process(self, name: str, *, pause: float, deals: int, clients: int) -> PythonProcess:
-        """A writer; it goes on after the end of its journal."""
-        task = writer.Task(name, self.seed, str(self.folder), self.place, pause, deals, clients)
+    def writer_process(self, name: str, **amounts: float) -> PythonProcess:
+        """A writer; it goes on after the end of its journal.
+
+        Args:
+            amounts: `pause`, `deals`, `clients` and `leads` of its task.
+        """
+        task = writer.Task(name, self.seed, str(self.folder), self.place, **amounts)  # type: ignore[arg-type]  # some are whole
         arguments = ["tests.reliability.writer", orjson.dumps(asdict(task)).decode()]
         return self._python(f"writer-{name}", arguments, dict(os.environ))
 
-    def claimant_process(self) -> PythonProcess:
+    def claimant_process(self, *, page: int, claimed: float) -> PythonProcess:
         """The managers."""
-        task = claimant.Task(self.seed, str(self.folder), self.place, self.managers)
+        task = claimant.Task(
+            self.seed, str(self.folder), self.place, self.managers, page=page, claimed=claimed
+        )
         arguments = ["tests.reliability.claimant", orjson.dumps(asdict(task)).decode()]
         return self._python("claimant", arguments, dict(os.environ))
 

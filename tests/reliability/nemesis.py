@@ -194,6 +194,10 @@ class Nemesis:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _kill(self, name: str) -> bool:
+        """Kill a process, or one of several of the same kind."""
+        kin = sorted(other for other in self._field.processes if other.startswith(f"{name}-"))
+        if name in WORKERS:
+            name = self._chance.choice([name, *kin])
         process = self._field.processes[name]
         if not process.is_running() or name in self._paused:
             return False
@@ -270,7 +274,7 @@ class Nemesis:
         pid, began = process.pid, time.time()
         self._paused.add(name)
         service = name.removesuffix("-worker")
-        stand_in = self._field.second_worker(service) if service in APIS else None
+        stand_in = self._field.another_worker(service) if service in APIS else None
         if stand_in is not None:
             stand_in.start()
         try:
@@ -288,7 +292,7 @@ class Nemesis:
     async def _storm(self) -> bool:
         """Members join and leave, again and again."""
         for _ in range(STORM_ROUNDS):
-            extra = [self._field.second_worker(s) for s in ("scoring", "routing")]
+            extra = [self._field.another_worker(s) for s in ("scoring", "routing")]
             for process in extra:
                 process.start()
             await asyncio.sleep(STORM_SECONDS)

@@ -17,8 +17,16 @@ from deploy.local.demo.lead_story import had_two_owners
 from tests.reliability.journal import entries
 from tests.reliability.stored import Stored
 from tests.reliability.witness import Witness
+from tests.routing.history import check, unfair
 
-SHOWN_AS = {"offered": "assigned", "claimed": "claimed"}  # routing's words and contacts'
+# Routing's words and contacts'.
+SHOWN_AS = {
+    "offered": "assigned",
+    "claimed": "claimed",
+    "converted": "converted",
+    "closed": "closed",
+}
+OWNED = ("claimed", "converted", "closed")
 SHOWN = 5  # findings of a kind that a report quotes
 KINDS = (
     "lost",
@@ -29,6 +37,8 @@ KINDS = (
     "no_owner",
     "timers_early",
     "timers_twice",
+    "history_breaks",
+    "turns_unfair",
 )
 
 
@@ -78,8 +88,8 @@ class Truth:
                     self.deals_of[client].append(deal)
             case "refund":
                 self.refunds[entry["deal"]] += entry["amount"]
-            case "lead":
-                self.leads.add(entry["id"])
+            case "leads":
+                self.leads |= set(entry["ids"])
             case "form":
                 self.forms.add(entry["identity"])
             case "meeting":
@@ -112,8 +122,8 @@ class Findings:
 def compare(truth: Truth, witness: Witness, stored: Stored) -> Findings:
     """Everything that should be and is not, or is and should not be."""
     findings = Findings()
-    for check in (_facts, _money, _leads, _ledger, _segments, _reminders, _order, _letters):
-        check(findings, truth, witness, stored)
+    for compared in (_facts, _money, _leads, _ledger, _segments, _reminders, _order, _letters):
+        compared(findings, truth, witness, stored)
     findings.add("lost", "not sent", range(stored.outbox))
     findings.add("lost", "refused though legal", truth.refused)
     return findings
@@ -181,7 +191,9 @@ def _leads(findings: Findings, truth: Truth, witness: Witness, stored: Stored) -
     for lead, history in witness.leads.items():
         findings.add("two_owners", "two owners at once", [lead] * had_two_owners(history))
         _clocks(findings, lead, history)
-    ownerless = (lead for lead, (state, _, _) in stored.routed.items() if state != "claimed")
+    findings.add("history_breaks", "lead", check(witness.leads, claims=()).wrong)
+    findings.add("turns_unfair", "rotation", unfair(stored.outcomes))
+    ownerless = (lead for lead, (state, _, _) in stored.routed.items() if state not in OWNED)
     findings.add("no_owner", "lead without an owner", ownerless)
     differ = [
         lead
@@ -220,7 +232,7 @@ def _claims(findings: Findings, truth: Truth, witness: Witness) -> None:
     }
     winners: dict[tuple[str, int], set[str]] = defaultdict(set)
     for claim in truth.claims:
-        if claim["verb"] == "release":
+        if claim["verb"] not in ("claim", "take"):
             continue
         offer = (claim["lead"], claim["epoch"])
         winners[offer].add(claim["manager"])

@@ -15,6 +15,7 @@ GOOD_VERDICTS = ("caught", "clean")
 # Figures beside their limit: name, least, most; None is no limit.
 LIMITS: dict[str, tuple[float | None, float | None]] = {
     **{name: (0, 0) for name in MUST_BE_ZERO},
+    "decisions_differing": (0, 0),
     "dead_letters_missing": (0, 0),
     "dead_letters_left": (0, 0),
     "drain_seconds": (None, DRAIN_LIMIT_SECONDS),
@@ -59,6 +60,7 @@ def table(report: dict[str, Any]) -> str:
     """The figures beside their limits, in Markdown."""
     lines = ["| figure | value | must be |", "|---|---|---|"]
     lines.append(f"| events | {report['events']:,} | |")
+    lines.append(f"| leads | {report['leads']:,} | |")
     lines.append(f"| faults | {sum(report['faults'].values()):,} | |")
     crashes = report["failpoints"].values()
     lines.append(f"| crashes at failpoints | {sum(crashes):,} | |")

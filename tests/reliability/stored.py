@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 
 class Applied(NamedTuple):
@@ -37,6 +38,7 @@ class Stored:
     leads_of_forms: Counter[str] = field(default_factory=Counter)
     routed: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
     loads: dict[str, tuple[int, int]] = field(default_factory=dict)  # as kept and as counted
+    outcomes: list[dict[str, Any]] = field(default_factory=list)  # of routing's sittings
     shown_leads: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
     dead: set[tuple[str, str, int, int]] = field(default_factory=set)
     waiting: int = 0
@@ -103,6 +105,8 @@ class Stored:
             " loads.manager_id AND state IN ('offered', 'claimed')) FROM loads"
         ):
             self.loads[str(row[0])] = (row[1], row[2])
+        for row in await connection.fetch("SELECT outcomes FROM sittings"):
+            self.outcomes += orjson.loads(row[0])
 
     async def _read_notifications(self, connection: Any) -> None:
         """Its effects are told by its events."""

@@ -27,7 +27,7 @@ CLIENT_BATCH = 1000
 START = datetime(2026, 3, 2, 6, tzinfo=UTC)  # what the suite's clock shows when the run begins
 FIRST_MEETING = START + timedelta(days=20)  # before it, time is let pass only after the writing
 MEETING_HOURS = 10 * 24
-WEIGHTS = {"deals": 50, "client": 12, "lead": 12, "form": 10, "meeting": 8, "refund": 8}
+WEIGHTS = {"deals": 50, "client": 12, "leads": 12, "form": 10, "meeting": 8, "refund": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Task:
         pause: Seconds between two commands.
         deals: In a batch, at most.
         clients: Cards that it brings first, a thousand at a time.
+        leads: That come at the same moment, at most.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     pause: float
     deals: int
     clients: int = 150
+    leads: int = 1
 
     @classmethod
     def of(cls, text: str) -> "Task":
@@ -132,9 +134,20 @@ class Writer:
         body = {"name": f"Клиент {name}", "phones": [self._phone("12", number)]}
         return {"id": (await self._once_or_twice("/v1/clients", body, name, chance))["id"]}
 
-    async def _do_lead(self, name: str, number: int, chance: random.Random) -> dict[str, Any]:
-        body = {"name": f"Гость {name}", "phone": self._phone("13", number), "source": "chaos"}
-        return {"id": (await self._once_or_twice("/v1/leads", body, name, chance))["id"]}
+    async def _do_leads(self, name: str, number: int, chance: random.Random) -> dict[str, Any]:
+        many_at_most = self._task.leads
+        many = chance.randint((many_at_most + 1) // 2, many_at_most)
+        bodies = [
+            {"name": f"Гость {name}-{n}", "phone": self._phone("13", number * many_at_most + n)}
+            for n in range(many)
+        ]
+        answers = await asyncio.gather(
+            *(
+                self._once_or_twice("/v1/leads", {**body, "source": "chaos"}, f"{name}-{n}", chance)
+                for n, body in enumerate(bodies)
+            )
+        )
+        return {"ids": [answer["id"] for answer in answers]}
 
     async def _do_form(self, name: str, number: int, chance: random.Random) -> dict[str, Any]:
         raw = orjson.dumps({"name": f"Форма {name}", "phone": self._phone("14", number)})

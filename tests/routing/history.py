@@ -50,7 +50,7 @@ class _Lead:
     def __init__(self, verdict: Verdict, lead: str, told: dict[tuple[str, int], str]) -> None:
         self._verdict, self._lead, self._told = verdict, lead, told
         self.holder: str | None = None
-        self.epoch, self.is_claimed, self.moves_owed = 0, False, 0
+        self.epoch, self.is_claimed, self.moves_owed, self.is_over = 0, False, 0, False
 
     def wrong(self, what: str) -> None:
         self._verdict.add(self._lead, what)
@@ -77,6 +77,13 @@ class _Lead:
         if self.moves_owed > 1:
             self.wrong(f"moved twice from epoch {epoch}")
 
+    def over(self, name: str, manager: str | None, epoch: int) -> None:
+        if (manager, epoch) != (self.holder, self.epoch):
+            self.wrong(f"{name} of {manager} at epoch {epoch}")
+        if name == "lead.converted" and not self.is_claimed:
+            self.wrong(f"converted at epoch {epoch} though never claimed")
+        self.is_over = True
+
     def escalated(self) -> None:
         if self.holder is not None:
             self.wrong(f"in the queue while {self.holder} has it")
@@ -87,6 +94,8 @@ def _one_lead(verdict: Verdict, lead: str, said: Said, told: dict[tuple[str, int
     at = _Lead(verdict, lead, told)
     for name, data in said:
         verdict.names[name] += 1
+        if at.is_over:
+            at.wrong(f"{name} after its end")
         match name:
             case "lead.assigned":
                 at.assigned(data["manager_id"], data["epoch"])
@@ -96,12 +105,14 @@ def _one_lead(verdict: Verdict, lead: str, said: Said, told: dict[tuple[str, int
                 at.ended(name, data["manager_id"], data["epoch"])
             case "lead.escalated":
                 at.escalated()
-    if not at.is_claimed:
+            case "lead.converted" | "lead.closed":
+                at.over(name, data["manager_id"], data["epoch"])
+    if not at.is_claimed and not at.is_over:
         at.wrong("nobody has it at the end")
 
 
 def unfair(outcomes: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Turns of one rotation of equals that were given to one who had more than another.
+    """Turns of the one rotation of equals that were given to one who had more than another.
 
     Who was asked for a lead already cannot get it again in that round, so turns are not given
     strictly around; but among those who could have it, it goes to whoever had the fewest. Where

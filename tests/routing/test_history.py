@@ -14,11 +14,14 @@ FINE: list[tuple[str, dict[str, Any]]] = [
     ("lead.claimed", {"manager_id": "b", "epoch": 2}),
 ]
 A, LAPSE, QUEUE, B, CLAIM = FINE
+DEAL = ("lead.converted", {"manager_id": "b", "epoch": 2})
+SPAM = ("lead.closed", {"manager_id": None, "epoch": 1})
 
 
 def test_a_sound_history_is_sound() -> None:
     verdict = check({"l": FINE}, claims=[("l", 2, "b")])
     assert verdict.wrong == []
+    assert check({"l": [*FINE, DEAL], "m": [A, LAPSE, QUEUE, SPAM]}, claims=[]).wrong == []
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,9 @@ def test_a_sound_history_is_sound() -> None:
         ([A, QUEUE, B, CLAIM], "in the queue while"),
         ([A, ("lead.released", {"manager_id": "b", "epoch": 1}), B, CLAIM], "lead.released of b"),
         ([], "nobody has it"),
+        ([A, DEAL], "never claimed"),
+        ([A, LAPSE, B, CLAIM, DEAL, LAPSE], "after its end"),
+        ([A, LAPSE, B, ("lead.closed", {"manager_id": "a", "epoch": 2})], "lead.closed of a"),
     ],
 )
 def test_what_must_not_be_is_found(said: list[Any], what: str) -> None:
