@@ -1,6 +1,7 @@
-"""notifications: reminders of meetings and calls, and the ledger of what was sent.
+"""notifications: reminders of meetings and calls, alerts of staff, the ledger of what was sent.
 
-Owns reminder policies, templates, reminders, deliveries, and copies of cards and meetings.
-Hears client.created, client.changed and interaction.planned, moved, cancelled, held (of contacts).
+Owns policies, templates, reminders, the directory of staff, alerts, deliveries, and copies of cards
+and meetings. Hears client.created, client.changed, interaction.* (of contacts), lead.unanswered,
+claimed, converted, closed (of routing), touch.due, touch.overdue (of scoring).
 Says reminder.scheduled, reminder.cancelled, message.sent and message.failed.
 """

@@ -75,6 +75,7 @@ class DeliveryView(BaseModel):
 
     Attributes:
         message_id: Also the mail's Message-ID and the second channel's id.
+        staff_id: Whom of the staff it goes to; then it is about no client and reminder alone.
         state: `unknown`: given up, but the provider may have it.
         due_at: When the next attempt is.
     """
@@ -82,10 +83,11 @@ class DeliveryView(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     message_id: UUID
-    reminder_id: UUID
-    client_id: UUID
-    interaction_id: UUID
-    interaction_version: int
+    reminder_id: UUID | None
+    client_id: UUID | None
+    interaction_id: UUID | None
+    interaction_version: int | None
+    staff_id: UUID | None
     channel: Channel
     template: str
     template_version: int
@@ -100,7 +102,7 @@ class DeliveryView(BaseModel):
 
 
 class DeliveryDetail(DeliveryView):
-    """With the text as it went, or is to go, to the client."""
+    """With the text as it went, or is to go."""
 
     subject: str
     body: str
@@ -119,6 +121,7 @@ class DeliveryFilters(BaseModel):
 
     client_id: UUID | None = None
     interaction_id: UUID | None = None
+    staff_id: UUID | None = None
     state: DeliveryState | None = None
     channel: Channel | None = None
 

@@ -50,9 +50,53 @@ _TEXT_EN = (
     "{% if reschedule_link %} Reschedule: {{ reschedule_link }}{% endif %}"
 )
 
+_UNANSWERED_RU = (
+    "{{ recipient_name }}, заявки без ответа: {{ count }} ({{ clients }}). Первая ждёт с:"
+    " {{ since }}. Чья очередь: {{ managers }}."
+)
+_UNANSWERED_EN = (
+    "{{ recipient_name }}, leads without an answer: {{ count }} ({{ clients }}). The first waits"
+    " since {{ since }}. Whose turn it is: {{ managers }}."
+)
+_TOUCHES_DUE_RU = """\
+{{ recipient_name }}, сегодня нужно связаться с клиентами, всего: {{ count }}.
+
+{{ clients }}
+"""
+_TOUCHES_DUE_EN = """\
+{{ recipient_name }}, clients to be spoken with today: {{ count }}.
+
+{{ clients }}
+"""
+_TOUCHES_OVERDUE_RU = """\
+{{ recipient_name }}, срок касания прошёл, а с клиентами никто не связался, всего: {{ count }}.
+
+{{ clients }}
+
+Ответственные: {{ managers }}.
+"""
+_TOUCHES_OVERDUE_EN = """\
+{{ recipient_name }}, clients whom nobody has spoken with in time: {{ count }}.
+
+{{ clients }}
+
+Whose clients they are: {{ managers }}.
+"""
+
 SHIPPED: dict[TemplateKey, Text] = {
     TemplateKey("meeting_reminder", "email", "ru"): Text("Напоминание: {{ topic }}", _MAIL_RU),
     TemplateKey("meeting_reminder", "second_channel", "ru"): Text("", _TEXT_RU),
     TemplateKey("meeting_reminder", "email", "en"): Text("Reminder: {{ topic }}", _MAIL_EN),
     TemplateKey("meeting_reminder", "second_channel", "en"): Text("", _TEXT_EN),
+} | {
+    TemplateKey(code, channel, language): Text(subject if channel == "email" else "", body)
+    for code, language, subject, body in (
+        ("staff_lead_unanswered", "ru", "Заявки без ответа: {{ count }}", _UNANSWERED_RU),
+        ("staff_lead_unanswered", "en", "Leads without an answer: {{ count }}", _UNANSWERED_EN),
+        ("staff_touches_due", "ru", "Касания на сегодня: {{ count }}", _TOUCHES_DUE_RU),
+        ("staff_touches_due", "en", "Touches of today: {{ count }}", _TOUCHES_DUE_EN),
+        ("staff_touches_overdue", "ru", "Просроченные касания: {{ count }}", _TOUCHES_OVERDUE_RU),
+        ("staff_touches_overdue", "en", "Overdue touches: {{ count }}", _TOUCHES_OVERDUE_EN),
+    )
+    for channel in ("email", "second_channel")
 }

@@ -8,6 +8,8 @@ from libs.shared.http import create_app
 from services.notifications import api, templates_api
 from services.notifications.reminder_policy import ReminderPolicy, SendingPolicy
 from services.notifications.settings import NotificationsSettings
+from services.notifications.staff import api as staff_api
+from services.notifications.staff.policy import StaffAlertPolicy
 
 
 def build(settings: NotificationsSettings) -> FastAPI:
@@ -16,8 +18,8 @@ def build(settings: NotificationsSettings) -> FastAPI:
         settings=settings,
         title="notifications",
         description=services.notifications.__doc__ or "",
-        routers=[api.routes, templates_api.routes, dead_letters_router()],
-        policies=[ReminderPolicy, SendingPolicy],
+        routers=[api.routes, templates_api.routes, staff_api.routes, dead_letters_router()],
+        policies=[ReminderPolicy, SendingPolicy, StaffAlertPolicy],
     )
 
 

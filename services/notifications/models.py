@@ -47,15 +47,16 @@ class TemplateVersion(Base):
 
 
 class Delivery(Base):
-    """One message to one client: the line of the ledger and the work item in one."""
+    """One message to a client or to staff: the line of the ledger and the work item in one."""
 
     __tablename__ = "deliveries"
 
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
-    reminder_id: Mapped[UUID]
-    client_id: Mapped[UUID]
-    interaction_id: Mapped[UUID]
-    interaction_version: Mapped[int]
+    reminder_id: Mapped[UUID | None]
+    client_id: Mapped[UUID | None]
+    interaction_id: Mapped[UUID | None]
+    interaction_version: Mapped[int | None]
+    staff_id: Mapped[UUID | None]
     channel: Mapped[str]
     template: Mapped[str]
     template_version: Mapped[int]

@@ -1,4 +1,4 @@
-"""A template becomes a text, or it is refused: nothing unresolved ever reaches a client.
+"""A template becomes a text, or it is refused: nothing unresolved ever reaches anybody.
 
 Refused are an unknown variable, one that has no value for this client, whatever looks like a
 placeholder that was left over (`[Имя]`, `{{`, `{name}`), an empty text and one that is too long.
@@ -35,6 +35,21 @@ SAMPLE = {
     "starts_at": "понедельник, 2 марта 2026 г. в 12:00 (Москва)",
     "reschedule_link": "https://example.test/reschedule/1",
 }
+STAFF_VARIABLES = {
+    "recipient_name": "Имя сотрудника, которому идёт сообщение",
+    "count": "Сколько заявок или касаний",
+    "clients": "Имена клиентов через запятую, первые десять",
+    "managers": "Чьи это заявки или клиенты",
+    "since": "Когда случилось первое из них, словами, в часовом поясе компании",
+}
+STAFF_SAMPLE = {
+    "recipient_name": "Ольга Смирнова",
+    "count": "2",
+    "clients": "Анна Петрова, Иван Сидоров",
+    "managers": "Пётр Кузнецов",
+    "since": "понедельник, 2 марта 2026 г. в 12:00 (Москва)",
+}
+_STAFF = "staff_"  # what the codes of templates for staff begin with
 KIND_LABELS = {
     "ru": {"meeting": "Встреча", "call": "Звонок"},
     "en": {"meeting": "Meeting", "call": "Call"},
@@ -99,19 +114,32 @@ def render(text: Text, values: Mapping[str, str | None], *, channel: str) -> Ren
     return Rendered(subject if channel == "email" else "", body)
 
 
-def check(text: Text, *, channel: str) -> None:
+def variables_of(code: str) -> dict[str, str]:
+    """What may stand in a template with this code, with what it means."""
+    return STAFF_VARIABLES if code.startswith(_STAFF) else VARIABLES
+
+
+def sample_of(code: str) -> dict[str, str]:
+    """An example of each variable."""
+    return STAFF_SAMPLE if code.startswith(_STAFF) else SAMPLE
+
+
+def check(text: Text, *, channel: str, code: str = "") -> None:
     """Refuse a template that could never become a message, before it is kept.
+
+    Args:
+        code: The template's; it decides which variables there are.
 
     Raises:
         TemplateRefused: It is broken, names an unknown variable or holds a raw placeholder.
     """
     for part, source in (("subject", text.subject), ("body", text.body)):
-        unknown = sorted(_variables_of(source, part) - set(VARIABLES))
+        unknown = sorted(_variables_in(source, part) - set(variables_of(code)))
         if unknown:
             raise TemplateRefused("unknown_variable", f"unknown: {', '.join(unknown)}", part)
     if channel != "email" and text.subject.strip():
         raise TemplateRefused("subject_unused", "this channel has no subject", "subject")
-    render(text, SAMPLE, channel=channel)
+    render(text, sample_of(code), channel=channel)
 
 
 def single_line(text: str) -> str:
@@ -149,7 +177,7 @@ def _parsed_or_refused(source: str, part: str) -> BoundTemplate:
         raise TemplateRefused("broken", _first_line(error), part) from None
 
 
-def _variables_of(source: str, part: str) -> set[str]:
+def _variables_in(source: str, part: str) -> set[str]:
     try:
         return set(_parsed_or_refused(source, part).global_variables())
     except LiquidError as error:  # a part of another template: there are none here

@@ -3,8 +3,9 @@
 A message belongs to the worker that took it for the time of its lease. If the worker dies, whether
 the message went is unknown; when the lease is over it is taken again. The second channel knows a
 repeat by its id. Mail does not: it goes out at least once, twice after a crash at the wrong moment,
-with the same Message-ID, which mail programs show once. Before each attempt the meeting is looked
-at again. What a provider puts off is tried later, with growing waits; what it refuses has failed.
+with the same Message-ID, which mail programs show once. Before each attempt it is looked again
+whether the meeting stands, or anything of an alert is still to be done. What a provider puts off is
+tried later, with growing waits; what it refuses has failed.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
+import asyncpg
 import structlog
 from prometheus_client import Counter
 
@@ -52,6 +54,7 @@ _STANDING = """
     SELECT d.message_id FROM deliveries AS d JOIN meetings AS m USING (interaction_id)
     WHERE d.message_id = ANY($1::uuid[]) AND m.state = 'planned'
       AND m.version = d.interaction_version AND m.starts_at > $2
+    UNION SELECT message_id FROM alerts WHERE message_id = ANY($1::uuid[]) AND over_at IS NULL
 """
 
 # Whoever brings the provider's yes settles it, even if the lease was lost meanwhile; anything else
@@ -64,12 +67,19 @@ _SETTLE = """
             settled_at = CASE WHEN $3::text <> 'queued' THEN $8::timestamptz END
         WHERE message_id = $1 AND ((state = 'sending' AND attempts = $2)
             OR ($3::text = 'sent' AND state IN ('sending', 'queued')))
-        RETURNING reminder_id)
-    UPDATE reminders AS r
-    SET state = CASE WHEN $3::text = 'queued' THEN 'sending' ELSE $3::text END,
-        reason = CASE WHEN $3::text = 'queued' THEN NULL ELSE $4::text END, changed_at = $8
-    FROM settled WHERE r.reminder_id = settled.reminder_id
-    RETURNING r.reminder_id
+        RETURNING message_id, reminder_id
+    ), reminder AS (
+        UPDATE reminders AS r
+        SET state = CASE WHEN $3::text = 'queued' THEN 'sending' ELSE $3::text END,
+            reason = CASE WHEN $3::text = 'queued' THEN NULL ELSE $4::text END, changed_at = $8
+        FROM settled WHERE r.reminder_id = settled.reminder_id
+    ), alert AS (
+        UPDATE alerts AS a
+        SET state = CASE WHEN $3::text = 'queued' THEN 'sending' ELSE $3::text END,
+            reason = CASE WHEN $3::text = 'queued' THEN NULL ELSE $4::text END, changed_at = $8
+        FROM settled WHERE a.message_id = settled.message_id
+    )
+    SELECT message_id FROM settled
 """
 
 _NEXT = """
@@ -79,14 +89,24 @@ _NEXT = """
 """
 
 
-class Outgoing(NamedTuple):
-    """A message that is ours to send, its members in the order of the statement."""
+class Reminded(NamedTuple):
+    """What a message to a client reminds of."""
 
-    message_id: UUID
     reminder_id: UUID
     client_id: UUID
     interaction_id: UUID
     interaction_version: int
+
+
+class Outgoing(NamedTuple):
+    """A message that is ours to send.
+
+    Attributes:
+        reminded: None: it goes to staff, and no event tells of it.
+    """
+
+    message_id: UUID
+    reminded: Reminded | None
     channel: str
     template: str
     address: str
@@ -122,8 +142,8 @@ class Provider(Protocol):
 async def take_due(
     tx: Connection, channel: str, *, now: datetime, lease: timedelta, limit: int = BATCH
 ) -> list[Outgoing]:
-    """Take messages to send; those whose meeting was moved or has begun are settled instead."""
-    rows = [Outgoing(*row) for row in await tx.fetch(_TAKE, channel, now, limit, lease)]
+    """Take messages to send; those that nobody needs any more are settled instead."""
+    rows = [_outgoing(row) for row in await tx.fetch(_TAKE, channel, now, limit, lease)]
     if not rows:
         return []
     found = await tx.fetch(_STANDING, [row.message_id for row in rows], now)
@@ -151,52 +171,54 @@ async def settle(tx: Connection, message: Outgoing, outcome: Outcome, *, now: da
     )
     if row is None:
         return False
-    if state == "sent":
-        await outbox.add_all(tx, [_sent(message, now)])
-    elif state != "queued":
-        await outbox.add_all(tx, [_failed(message, outcome.reason or state, now)])
+    of = message.reminded
+    if of is not None and state == "sent":
+        await outbox.add_all(tx, [_sent(message, of, now)])
+    elif of is not None and state != "queued":
+        await outbox.add_all(tx, [_failed(message, of, now, reason=outcome.reason or state)])
     return True
 
 
 async def _give_up(tx: Connection, message: Outgoing, *, now: datetime) -> None:
-    """The meeting was moved, cancelled or has begun before the message could go out."""
+    """The meeting was moved, cancelled or has begun, or somebody has acted, before it went out."""
     state = "unknown" if message.may_have_gone else "cancelled"
     await tx.fetchrow(
         _SETTLE,
         *(message.message_id, message.attempts, state, "too_late", None, None),
         *(message.may_have_gone, now),
     )
-    said: Event = ReminderCancelled(
-        reminder_id=message.reminder_id,
-        client_id=message.client_id,
-        interaction_id=message.interaction_id,
-        interaction_version=message.interaction_version,
-        reason="too_late",
-        occurred_at=now,
-    )
+    of = message.reminded
+    if of is None:
+        return
+    said: Event = ReminderCancelled(**of._asdict(), reason="too_late", occurred_at=now)
     if message.may_have_gone:
-        said = _failed(message, "too_late", now)
+        said = _failed(message, of, now, reason="too_late")
     await outbox.add_all(tx, [said])
 
 
-def _sent(message: Outgoing, now: datetime) -> MessageSent:
+def _outgoing(row: asyncpg.Record) -> Outgoing:
+    message_id, *reminded = row[:5]
+    return Outgoing(message_id, Reminded(*reminded) if row["reminder_id"] else None, *row[5:])
+
+
+def _sent(message: Outgoing, of: Reminded, now: datetime) -> MessageSent:
     return MessageSent(
         message_id=message.message_id,
-        client_id=message.client_id,
+        client_id=of.client_id,
         channel=message.channel,
         template=message.template,
-        interaction_id=message.interaction_id,
+        interaction_id=of.interaction_id,
         occurred_at=now,
     )
 
 
-def _failed(message: Outgoing, reason: str, now: datetime) -> MessageFailed:
+def _failed(message: Outgoing, of: Reminded, now: datetime, *, reason: str) -> MessageFailed:
     return MessageFailed(
         message_id=message.message_id,
-        client_id=message.client_id,
+        client_id=of.client_id,
         channel=message.channel,
         template=message.template,
-        interaction_id=message.interaction_id,
+        interaction_id=of.interaction_id,
         reason=reason.partition(": ")[0],  # what a provider said may name somebody
         occurred_at=now,
     )

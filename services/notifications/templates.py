@@ -119,7 +119,7 @@ async def write(
         TemplateRefused: It could never become a message.
         PreconditionFailed: Another version is in force.
     """
-    check(wanted, channel=key.channel)
+    check(wanted, channel=key.channel, code=key.code)
     await session.execute(_LOCK, {"key": "/".join(key)})
     before = await _newest(session, key)
     current = before.version if before is not None else 0

@@ -12,7 +12,7 @@ from libs.shared.errors import PreconditionFailed
 from libs.shared.http import IfMatch, Now, Request, Session, problems, router, set_etag
 from services.notifications.default_templates import TemplateKey, Text
 from services.notifications.reminder_policy import Channel, Language, Slug
-from services.notifications.rendering import SAMPLE, VARIABLES, TemplateRefused, check, render
+from services.notifications.rendering import TemplateRefused, check, render, sample_of, variables_of
 from services.notifications.templates import (
     TemplateInForce,
     TemplateNotFound,
@@ -48,7 +48,7 @@ class TemplateView(BaseModel):
     body: str
     changed_at: datetime | None
     changed_by: str | None
-    variables: dict[str, str] = VARIABLES
+    variables: dict[str, str]
 
 
 class WriteTemplate(Request):
@@ -59,7 +59,10 @@ class WriteTemplate(Request):
 
 
 class Values(Request):
-    """Values to show a template with; what is left out is taken from an example."""
+    """Values to show a template with; what is left out is taken from an example.
+
+    The first five are of templates for clients, the others of those for staff (`staff_...`).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,6 +71,11 @@ class Values(Request):
     kind: Slug | None = None
     starts_at: Subject | None = None
     reschedule_link: Subject | None = None
+    recipient_name: Subject | None = None
+    count: Subject | None = None
+    clients: Subject | None = None
+    managers: Subject | None = None
+    since: Subject | None = None
 
 
 class PreviewTemplate(Request):
@@ -81,7 +89,7 @@ class PreviewTemplate(Request):
 
 
 class Preview(BaseModel):
-    """A message as a client would get it."""
+    """A message as it would be got."""
 
     subject: str
     body: str
@@ -153,7 +161,7 @@ async def write_template(
     "/{code}/preview",
     response_model=Preview,
     responses=problems(TemplateNotFound, TemplateRefused),
-    summary="Show what a client would get; nothing is kept or sent",
+    summary="Show what somebody would get; nothing is kept or sent",
 )
 async def preview_template(
     code: Annotated[Slug, Path()], wish: PreviewTemplate, session: Session, _user: Reader
@@ -162,8 +170,9 @@ async def preview_template(
         text = (await find(session, TemplateKey(code, wish.channel, wish.language))).text
     else:
         text = Text(wish.subject or "", wish.body)
-    check(text, channel=wish.channel)
-    made = render(text, SAMPLE | wish.values.model_dump(exclude_unset=True), channel=wish.channel)
+    check(text, channel=wish.channel, code=code)
+    values = sample_of(code) | wish.values.model_dump(exclude_unset=True)
+    made = render(text, values, channel=wish.channel)
     return Preview(subject=made.subject, body=made.body)
 
 
@@ -177,4 +186,5 @@ def _view(found: TemplateInForce) -> TemplateView:
         body=found.text.body,
         changed_at=found.changed_at,
         changed_by=found.changed_by,
+        variables=variables_of(found.key.code),
     )

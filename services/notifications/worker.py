@@ -1,4 +1,4 @@
-"""Notifications' background work: hear events, send the outbox, remind, send messages."""
+"""Notifications' background work: hear events, send the outbox, remind, alert, send messages."""
 
 from libs.shared.runtime import Worker, run_worker
 from services.notifications.due_reminders import reminder_timer
@@ -6,6 +6,7 @@ from services.notifications.mail import Mail
 from services.notifications.second_channel import SecondChannel
 from services.notifications.sending import sending
 from services.notifications.settings import NotificationsSettings
+from services.notifications.staff.due_alerts import STAFF_ALERTS
 from services.notifications.subscriptions import SUBSCRIPTIONS
 
 
@@ -24,7 +25,7 @@ def build(settings: NotificationsSettings) -> Worker:
         "notifications",
         settings,
         SUBSCRIPTIONS,
-        timers=(reminder_timer(settings.reschedule_url),),
+        timers=(reminder_timer(settings.reschedule_url), STAFF_ALERTS),
         extras=(
             sending("email", mail, settings.send_lease),
             sending("second_channel", second_channel, settings.send_lease),

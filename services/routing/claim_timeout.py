@@ -11,8 +11,9 @@ from libs.shared import failpoints
 from libs.shared.database import Connection
 from libs.shared.events import LeadUnclaimed
 from libs.shared.timers import Timer
+from services.routing.deciding import FACTS
 from services.routing.desk import DESK
-from services.routing.offering import FACTS, offer_these
+from services.routing.offering import offer_these
 
 BATCH = 500
 

@@ -3,6 +3,7 @@
 Its row lock is the right to change loads and turns; whoever has it sees what everybody before did.
 Its versions spare most of the reading: a process remembers the floor, and reads again what others
 have changed since. A version is never given twice, so what was rolled back is never taken for true.
+Whoever decides takes the remembered floor out and puts it back with the version that it is true of.
 
 Locks are taken in this order: leads, the desk, loads and turns. Who has the desk never waits for a
 lead; triggers change the desk's `roster` whenever a manager, a shift, an absence, a team or a rule
@@ -35,6 +36,9 @@ RESULTS_HOLD = timedelta(minutes=5)
 DESK = """UPDATE desk SET previous = version, version = nextval('desk_versions')
         {where} RETURNING previous, version, roster, current_database() AS place"""
 """Take the desk until the transaction ends."""
+DESK_AS_SEEN = "version AS previous, version, roster, current_database() AS place"
+"""The same of a desk that is only looked at."""
+NEVER = 0  # no desk has this version
 
 _MANAGERS = """
     SELECT m.manager_id, weight, capacity, hourly_limit, daily_limit, monthly_limit, languages,
@@ -79,11 +83,13 @@ class Known:
     """What a process remembers of the floor.
 
     Attributes:
+        place: Whose floor: tests have many databases in one process.
         version: The desk's when it was so.
         until: When each seat's presence may change.
         recent: Instants of offers within the last day, of the seats that are limited.
     """
 
+    place: str
     floor: Floor
     rules: Prepared
     roster: bytes
@@ -96,8 +102,26 @@ class Known:
     sign_holds: timedelta | None = None
     results_at: datetime | None = None
 
+    def count_offers(self, now: datetime) -> None:
+        """Note the offers that a sitting has just given to those who are limited."""
+        for place, recent in self.recent.items():
+            recent.extend([now] * (self.floor.seats[place].in_day - len(recent)))
 
-_known: dict[str, Known] = {}
+
+_remembered: dict[str, list[Known]] = {}
+"""As many floors of a database as sittings were at work at once; mostly one."""
+
+
+def remember(known: Known, version: int) -> None:
+    """Keep a floor for the next sitting.
+
+    Args:
+        version: The desk's now; `NEVER`: what was decided last has not become true.
+    """
+    known.version = version
+    if len(_remembered) > 50:  # only tests have that many databases
+        _remembered.clear()
+    _remembered.setdefault(known.place, []).append(known)
 
 
 async def floor_now(
@@ -108,14 +132,15 @@ async def floor_now(
     sign_holds: timedelta | None,
     results_days: int,
 ) -> Known:
-    """The floor as it is, for whoever has the desk.
+    """The floor as it is, for whoever has the desk, or as it was seen with it. To be remembered.
 
     Args:
-        desk: What taking the desk has returned.
+        desk: What taking the desk has returned, or what was seen of it.
         sign_holds: As in `presence`.
         results_days: How far back conversion is counted, where a rule goes by it.
     """
-    known = _known.get(desk["place"])
+    remembered = _remembered.get(desk["place"])
+    known = remembered.pop() if remembered else None
     if (
         known is None
         or known.roster_version != desk["roster"]
@@ -123,20 +148,17 @@ async def floor_now(
         or known.read_at is None
         or not known.read_at <= now < known.read_at + DAY
     ):
-        known = await _read_all(tx, now, sign_holds)
-        known.roster_version = desk["roster"]
-        if len(_known) > 50:  # only tests have that many databases
-            _known.clear()
-        _known[desk["place"]] = known
+        known = await _read_all(tx, desk, now, sign_holds)
     elif known.version != desk["previous"]:
         await _read_state(tx, known, now)
     await _count_results(tx, known, now, results_days)
     _look_who_is_there(known, now)
-    known.version = desk["version"]
     return known
 
 
-async def _read_all(tx: Connection, now: datetime, sign_holds: timedelta | None) -> Known:
+async def _read_all(
+    tx: Connection, desk: asyncpg.Record, now: datetime, sign_holds: timedelta | None
+) -> Known:
     rows = await tx.fetch(_MANAGERS)
     rule_row = await tx.fetchrow(_RULES)
     assert rule_row is not None  # noqa: S101  # the migration puts one there, one is always active
@@ -146,11 +168,12 @@ async def _read_all(tx: Connection, now: datetime, sign_holds: timedelta | None)
     floor = Floor([_seat(row) for row in rows], teams)
     body = orjson.dumps(floor.roster())
     known = Known(
+        place=desk["place"],
         floor=floor,
         rules=prepared(rule_row["version"], rule_row["body"]),
         roster=blake2b(body, digest_size=16).digest(),
-        roster_version=0,
-        version=0,
+        roster_version=desk["roster"],
+        version=NEVER,
         facts=await facts_of(tx, rows, now),
         until=[now] * len(rows),
         read_at=now,

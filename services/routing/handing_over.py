@@ -16,9 +16,9 @@ from libs.shared import audit, outbox
 from libs.shared.errors import Conflict, NotFound
 from libs.shared.events import Event
 from libs.shared.policies import current
+from services.routing.claim_window import end_of_window
 from services.routing.holding import bare, held_otherwise
 from services.routing.models import Lead, LeadOfferedToAnother, Manager, Offer
-from services.routing.offering import end_of_window
 from services.routing.policy import ClaimPolicy
 
 

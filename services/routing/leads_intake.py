@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from libs.shared.database import Connection
 from libs.shared.events import LeadReceived
 from libs.shared.policies import current
-from services.routing.offering import in_working_time
+from services.routing.claim_window import in_working_time
 from services.routing.policy import ClaimPolicy
 
 _WRITE_DOWN = """

@@ -1,7 +1,8 @@
 """One lead to one manager, rules and record included, beside one bare statement.
 
-Ours is what the offering timer does in its transaction: claim a due lead, take the desk, match nine
-rules for fifty managers, choose, and write lead, offer, load, turn, event and the record of why.
+Ours is what the offering timer does once it knows that something is due: read the lead and the
+desk, match nine rules for fifty managers, choose, and write lead, offer, load, turn, event and the
+record of why.
 The floor picks the least loaded of fifty managers and writes owner, timer and event, in a statement
 that commits by itself. Source: performance.md, section 6, "Lead routing floor". Both on one
 connection; `assign_burst` is a thousand leads that came at once, against a number a second.
@@ -14,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from libs.shared.database import SERVER_SETTINGS, Database
-from services.routing.offering import offer_waiting_leads
+from libs.shared.timers import fire_once
+from services.routing.offering import OFFERING
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.routed_leads import MANAGERS, routing_database, waiting
 from tests.benchmarks.servers import Servers, new_database
@@ -104,8 +106,9 @@ async def _times(database: Database) -> list[float]:
     took = []
     for now in due:
         began = time.perf_counter()
-        async with database.transaction(is_known_to_write=True) as tx:
-            offered = await offer_waiting_leads(tx, now)
+        async with database.pool.acquire() as connection:
+            offered = await fire_once(OFFERING, connection, now)
+        database.wake.ring()
         took.append(time.perf_counter() - began)
         if offered != 1:
             raise RuntimeError(offered)
@@ -119,8 +122,9 @@ async def _burst(database: Database) -> float:
     began = time.perf_counter()
     done = 0
     while done < BURST:
-        async with database.transaction(is_known_to_write=True) as tx:
-            done += await offer_waiting_leads(tx, since)
+        async with database.pool.acquire() as connection:
+            done += await fire_once(OFFERING, connection, since)
+        database.wake.ring()
     return BURST / (time.perf_counter() - began)
 
 

@@ -38,6 +38,7 @@ from services.notifications.due_reminders import queue_due_reminders
 from services.notifications.mail import Mail
 from services.notifications.second_channel import SecondChannel
 from services.notifications.sending import Provider, SendingLoop
+from services.notifications.staff.due_alerts import queue_due_alerts
 from services.notifications.subscriptions import SUBSCRIPTIONS
 from tests.conftest import FreshDatabase, free_port
 from tests.shared.streams import record_of
@@ -180,9 +181,10 @@ class Notifications:
         while fired:
             async with self.database.transaction() as tx:
                 fired = await queue_due_reminders(tx, now, reschedule_url=self.reschedule_url)
+                fired += await queue_due_alerts(tx, now)
 
     async def sends(self, now: datetime) -> None:
-        """Everything that is due at `now`: reminders become messages, messages go out."""
+        """Everything that is due at `now` becomes messages, and they go out."""
         await self.queues(now)
         await self.set_clock(now)
         for channel in ("email", "second_channel"):

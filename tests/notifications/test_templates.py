@@ -22,12 +22,16 @@ from services.notifications.templates import write
 from tests.notifications.conftest import DAY, MEETING, MONDAY, Notifications, client, planned
 
 MAIL = TemplateKey("meeting_reminder", "email", "ru")
+FOR_CLIENTS = [key for key in SHIPPED if not key.code.startswith("staff_")]
 
 
 @pytest.mark.parametrize("key", SHIPPED, ids="/".join)
-def test_what_is_shipped_is_whole_with_and_without_a_link(key: TemplateKey) -> None:
-    check(SHIPPED[key], channel=key.channel)
+def test_what_is_shipped_is_whole(key: TemplateKey) -> None:
+    check(SHIPPED[key], channel=key.channel, code=key.code)
 
+
+@pytest.mark.parametrize("key", FOR_CLIENTS, ids="/".join)
+def test_a_message_to_a_client_is_whole_without_a_link(key: TemplateKey) -> None:
     without = render(SHIPPED[key], SAMPLE | {"reschedule_link": ""}, channel=key.channel)
 
     assert SAMPLE["reschedule_link"] not in without.body
@@ -59,6 +63,17 @@ def test_a_template_that_cannot_come_out_whole_is_refused(body: str, reason: str
         check(Text("Тема", body), channel="email")
 
     assert refused.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [("staff_any", "{{ client_name }}"), ("meeting_reminder", "{{ recipient_name }}")],
+)
+def test_staff_and_clients_have_variables_of_their_own(code: str, body: str) -> None:
+    with pytest.raises(TemplateRefused) as refused:
+        check(Text("Тема", body), channel="email", code=code)
+
+    assert refused.value.reason.startswith("unknown_variable")
 
 
 @pytest.mark.parametrize("missing", ["client_name", "topic", "starts_at"])

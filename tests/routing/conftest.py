@@ -18,12 +18,12 @@ from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
 from libs.shared.policies import Policy
 from libs.shared.subscriptions import Dispatcher
-from libs.shared.timers import Fire
+from libs.shared.timers import Fire, fire_once
 from services.routing.choosing.rule_set import RuleSet
 from services.routing.claim_timeout import reassign_lapsed_leads
 from services.routing.main import build
 from services.routing.managers.attendance import attend
-from services.routing.offering import offer_waiting_leads
+from services.routing.offering import OFFERING
 from services.routing.rules.versions import activate, draft
 from services.routing.settings import RoutingSettings
 from services.routing.subscriptions import SUBSCRIPTIONS
@@ -122,7 +122,10 @@ class Routing:
         await inbox.apply([record_of(event) for event in events])
 
     async def offers(self, now: datetime = NOON) -> None:
-        await self.fires(offer_waiting_leads, now)
+        fired = 1
+        while fired:
+            async with self.database.pool.acquire() as connection:
+                fired = await fire_once(OFFERING, connection, now)
 
     async def fires(self, fire: Fire, now: datetime) -> int:
         """Let a timer fire until nothing is due; how many rows."""

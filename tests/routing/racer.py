@@ -7,20 +7,19 @@ import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
-
-from libs.shared.database import Database, is_transient
-from services.routing.claim_timeout import reassign_lapsed_leads
-from services.routing.common_queue import try_again
-from services.routing.offering import offer_waiting_leads
-from services.routing.unanswered import alert_unanswered_leads
+from libs.shared.database import Connection, Database, is_transient
+from libs.shared.timers import Timer, fire_once
+from services.routing.claim_timeout import CLAIM_TIMEOUT
+from services.routing.common_queue import TRYING_AGAIN
+from services.routing.offering import OFFERING
+from services.routing.unanswered import UNANSWERED
 
 SPEED = 30
 BASE = datetime(2026, 3, 2, 12, tzinfo=UTC)
 _PASSED = "SELECT extract(epoch FROM clock_timestamp() - $1::timestamptz)::float8"
 
 
-async def fast_now(connection: asyncpg.Connection, began: datetime) -> datetime:
+async def fast_now(connection: Connection, began: datetime) -> datetime:
     """The race's time."""
     passed: float = await connection.fetchval(_PASSED, began)
     return BASE + timedelta(seconds=passed * SPEED)
@@ -28,25 +27,16 @@ async def fast_now(connection: asyncpg.Connection, began: datetime) -> datetime:
 
 async def race(url: str, began: datetime) -> None:
     async with Database.open(url, name="racer", pool_size=3) as database:
-        await asyncio.gather(
-            *(
-                _fire_for_ever(database, began, fire)
-                for fire in (
-                    offer_waiting_leads,
-                    reassign_lapsed_leads,
-                    try_again,
-                    alert_unanswered_leads,
-                )
-            )
-        )
+        timers = (OFFERING, CLAIM_TIMEOUT, TRYING_AGAIN, UNANSWERED)
+        await asyncio.gather(*(_fire_for_ever(database, began, timer) for timer in timers))
 
 
-async def _fire_for_ever(database: Database, began: datetime, fire: object) -> None:
+async def _fire_for_ever(database: Database, began: datetime, timer: Timer) -> None:
     while True:
         try:
-            async with database.transaction(is_known_to_write=True) as tx:
-                now = await fast_now(tx, began)  # type: ignore[arg-type]  # a pool's proxy
-                fired = await fire(tx, now)  # type: ignore[operator]  # one of the four above
+            async with database.pool.acquire() as connection:
+                now = await fast_now(connection, began)
+                fired = await fire_once(timer, connection, now)
         except Exception as error:
             if not is_transient(error):
                 raise

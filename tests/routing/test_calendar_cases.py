@@ -12,7 +12,7 @@ import pytest
 
 from libs.shared.calendars import Calendar
 from services.routing.choosing.presence import NAMES, Facts, presence
-from services.routing.offering import end_of_window, in_working_time
+from services.routing.claim_window import end_of_window, in_working_time
 from services.routing.policy import ClaimPolicy
 from tests.routing.conftest import Routing
 

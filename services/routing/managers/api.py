@@ -36,12 +36,12 @@ from libs.shared.http import (
 from libs.shared.ids import new_id
 from libs.shared.policies import current
 from services.routing.choosing.presence import HERE, NAMES
+from services.routing.claim_window import end_of_window
 from services.routing.handing_over import ManagerInactive, ManagerNotFound, find_manager
 from services.routing.holding import bare
 from services.routing.managers.attendance import look_again
 from services.routing.managers.leaving import hand_over_everything
 from services.routing.models import Manager
-from services.routing.offering import end_of_window
 from services.routing.policy import ClaimPolicy, PresencePolicy
 
 routes = router(prefix="/v1/managers", tags=["managers"])
