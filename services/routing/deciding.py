@@ -21,10 +21,11 @@ from libs.shared.policies import current
 from services.routing.choosing.floor import Floor
 from services.routing.choosing.lead import FACTS as LEAD_FACTS
 from services.routing.choosing.lead import LeadFacts
-from services.routing.choosing.sitting import ENGINE, Outcome, Terms, outcomes_text, sit
+from services.routing.choosing.sitting import ENGINE, Outcome, outcomes_text, sit
 from services.routing.claim_window import end_of_window
 from services.routing.desk import Known, floor_now
 from services.routing.policy import ClaimPolicy, MutingPolicy, PresencePolicy
+from services.routing.terms import terms_at
 
 FACTS = """l.lead_id, l.client_id, l.epoch, l.round, l.hops, l.asked, l.owner_id, l.is_returning,
         l.source, l.channel, l.region, l.city, l.phone_country, l.phone_region, l.domain,
@@ -77,7 +78,7 @@ async def decide(
         said: What is to be said before.
     """
     claims = (await current(where, ClaimPolicy)).body
-    terms = await _terms(where, claims, now)
+    terms = terms_at(claims, (await current(where, MutingPolicy)).body, now)
     known = await _floor(where, rows[0], now, claims)
     floor = known.floor
     for manager_id in freed:
@@ -116,24 +117,6 @@ async def _floor(
     minutes = (await current(where, PresencePolicy)).body.sign_of_life_minutes
     holds = None if minutes is None else timedelta(minutes=minutes)
     return await floor_now(where, desk, now, sign_holds=holds, results_days=claims.results_days)
-
-
-async def _terms(where: Connection, claims: ClaimPolicy, now: datetime) -> Terms:
-    muting = (await current(where, MutingPolicy)).body
-    again = now + timedelta(minutes=muting.look_again_minutes)
-    muted = tuple(
-        (segment, min(period.ends_at, again))
-        for period in muting.periods
-        if period.begins_at <= now < period.ends_at
-        for segment in period.segments
-    )
-    return Terms(
-        rounds=claims.rounds,
-        most_open_leads=claims.most_open_leads,
-        most_offers=claims.most_offers,
-        owner_first=claims.returning_client_goes_to_owner,
-        muted=muted,
-    )
 
 
 def _facts(row: asyncpg.Record) -> LeadFacts:

@@ -165,7 +165,7 @@ async def _read_all(
     teams: dict[str, list[UUID]] = defaultdict(list)
     for row in await tx.fetch(_TEAMS):
         teams[row["team"]] += [row["manager_id"]] if row["manager_id"] else []
-    floor = Floor([_seat(row) for row in rows], teams)
+    floor = Floor([seat_of(row) for row in rows], teams)
     body = orjson.dumps(floor.roster())
     known = Known(
         place=desk["place"],
@@ -244,7 +244,8 @@ def _look_who_is_there(known: Known, now: datetime) -> None:
         seat.in_hour = sum(1 for at in recent if at > now - HOUR)
 
 
-def _seat(row: asyncpg.Record) -> Seat:
+def seat_of(row: asyncpg.Record) -> Seat:
+    """A manager's row as a seat; who is there and what they hold is not in it."""
     daily = row["daily_limit"]
     if row["monthly_limit"] is not None:
         a_day = -(-row["monthly_limit"] // DAYS_OF_MONTH)  # 45 a month are 2 a day

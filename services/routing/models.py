@@ -107,6 +107,15 @@ class Manager(Base):
     seen_at: Mapped[datetime | None] = mapped_column(Instant)
     presence: Mapped[str] = mapped_column(default="off_shift")
 
+    def end_pause(self, at: datetime) -> "PastPause | None":
+        """End the pause that lasts, or has ended by itself; None: there was none."""
+        began, until = self.paused_at, self.paused_until
+        self.paused_at = self.paused_until = None
+        if began is None or began >= at:
+            return None
+        ended = at if until is None else min(until, at)
+        return PastPause(manager_id=self.manager_id, starts_at=began, ends_at=ended)
+
 
 class Shift(Base):
     """When a manager is on shift besides their calendar; open-ended until it is ended."""
@@ -118,6 +127,16 @@ class Shift(Base):
     starts_at: Mapped[datetime] = mapped_column(Instant)
     ends_at: Mapped[datetime | None] = mapped_column(Instant)
     due_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class PastPause(Base):
+    """A pause that is over."""
+
+    __tablename__ = "pauses"
+
+    manager_id: Mapped[UUID] = mapped_column(primary_key=True)
+    starts_at: Mapped[datetime] = mapped_column(Instant, primary_key=True)
+    ends_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class Absence(Base):

@@ -14,13 +14,14 @@ import uvicorn
 from libs.shared.ids import new_id
 from services.routing import handing_over
 from services.routing.choosing.rule_set import Goal, Rule, RuleSet, Strategy
+from services.routing.policy import MutedPeriod, MutingPolicy
 from services.routing.reports.figures import REPORTS
 from services.routing.rules.versions import draft
 from tests.apps import App, problem
 from tests.conftest import free_port
 from tests.routing.conftest import NOON, WINDOW, Routing
 
-SECOND = timedelta(seconds=1)
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 TIME = f"since={NOON.isoformat().replace('+', '%2B')}&until=2026-03-10T00:00:00Z"
 
 
@@ -124,6 +125,7 @@ async def test_a_draft_is_played_over_the_last_days(api: App, routing: Routing) 
     assert (anns["leads"], anns["missed"], anns["mean_wait_s"]) == (10, 0, 20.0)
     assert (anns["leads_change"], bens["leads_change"]) == (0, 0)  # Ben took none either way
     assert (bens["missed"], bens["missed_change"]) == (0, -5)
+    assert (bens["unanswered"], bens["unanswered_change"]) == (0, -5)  # three minutes were over
     assert anns["mean_wait_s_change"] == -450.0  # half of them had waited for Ben's window
     assert told["teams"]["ann"]["leads_change"] == 10
     assert problem(await api.call("POST", "/v1/rule-sets/99/what-if", {})) == (
@@ -153,6 +155,42 @@ async def test_what_if_keeps_every_lead(api: App, routing: Routing) -> None:
     told = answer.json()
     taken = sum(line["leads"] for line in told["managers"].values())
     assert taken + told["left"] == told["leads"] == 20
+
+
+async def test_what_if_knows_pauses_limits_and_muted_segments(api: App, routing: Routing) -> None:
+    now = datetime.now(UTC)
+    ann, ben = sorted([await routing.manager(capacity=50), await routing.manager(capacity=50)])
+    pool = routing.database.pool
+    await pool.execute("UPDATE shifts SET starts_at = $1", now - timedelta(days=2))
+    for lead in await routing.comes(8, at=now - timedelta(hours=3)):
+        row = await routing.lead(lead)
+        at = now - timedelta(hours=3) + 20 * SECOND
+        await claims(routing, lead, row["manager_id"], 1, at)
+    async with routing.database.session() as session:
+        made = await draft(session, RuleSet(), note=None, by="test", now=now)
+
+    async def played() -> dict[UUID, int]:
+        answer = await api.call("POST", f"/v1/rule-sets/{made.version}/what-if", {"days": 1})
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
+        assert sum(line["leads"] for line in told["managers"].values()) + told["left"] == 8
+        return {UUID(name): line["leads"] for name, line in told["managers"].items()}
+
+    assert await played() == {ann: 4, ben: 4}
+    await pool.execute("UPDATE managers SET hourly_limit = 3 WHERE manager_id = $1", ann)
+    assert await played() == {ann: 3, ben: 5}
+    pausing = "UPDATE managers SET paused_at = $2 WHERE manager_id = $1"
+    await pool.execute(pausing, ben, now - timedelta(hours=4))
+    answer = await api.call("POST", f"/v1/managers/{ben}/resume", {})
+    assert answer.status_code == 200, answer.text
+    assert (await played()).get(ben, 0) == 0  # it is over by now, but it was then
+    assert await pool.fetchval("DELETE FROM pauses RETURNING starts_at") == now - timedelta(hours=4)
+    assert await played() == {ann: 3, ben: 5}
+    await pool.execute(pausing, ben, now - timedelta(hours=4))
+    assert (await played()).get(ben, 0) == 0  # it lasts
+    muted = MutedPeriod(segments=("none",), begins_at=now - DAY, ends_at=now + DAY)
+    await routing.policy(MutingPolicy(periods=(muted,)))
+    assert await played() == {}
 
 
 async def test_the_live_floor_tells_of_every_change(api: App, routing: Routing) -> None:

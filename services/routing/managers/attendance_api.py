@@ -27,7 +27,7 @@ from services.routing.managers.api import (
     note_change,
     working_manager,
 )
-from services.routing.models import Absence, Manager, Shift
+from services.routing.models import Absence, Manager, PastPause, Shift
 from services.routing.policy import PresencePolicy
 
 routes = router(prefix="/v1/managers", tags=["managers"])
@@ -196,6 +196,7 @@ async def pause(
     manager = await working_manager(session, manager_id)
     if wish.until is not None and wish.until <= now:
         raise PauseImpossible(pointer="/until")
+    _keep(session, manager.end_pause(now))
     manager.paused_at, manager.paused_until = now, wish.until
     await look_at_again(session, manager, now)
     return manager_view(manager)
@@ -212,7 +213,7 @@ async def resume(
 ) -> ManagerView:
     acting_manager(user, manager_id)
     manager = await find_manager(session, manager_id, lock=True)
-    manager.paused_at = manager.paused_until = None
+    _keep(session, manager.end_pause(now))
     await look_at_again(session, manager, now)
     return manager_view(manager)
 
@@ -347,3 +348,8 @@ def _absence_view(absence: Absence) -> AbsenceView:
         is_sick=absence.is_sick,
         note=absence.note,
     )
+
+
+def _keep(session: AsyncSession, pause: PastPause | None) -> None:
+    if pause is not None:
+        session.add(pause)

@@ -23,7 +23,7 @@ from libs.shared.live import EventSourceResponse, ServerSentEvent, views
 from libs.shared.policies import current
 from services.routing.choosing.rule_set import Prepared, RuleSet
 from services.routing.handing_over import LeadNotFound, find_lead
-from services.routing.policy import ClaimPolicy
+from services.routing.policy import ClaimPolicy, MutingPolicy
 from services.routing.reports.comparing import compare, line_of
 from services.routing.reports.explaining import explain, replay
 from services.routing.reports.figures import REPORTS, rows_of
@@ -128,6 +128,8 @@ class WhatIfLine(BaseModel):
     mean_wait_s_change: float
     missed: int
     missed_change: int
+    unanswered: int
+    unanswered_change: int
 
 
 class WhatIfView(BaseModel):
@@ -214,6 +216,7 @@ async def play_what_if(
 ) -> WhatIfView:
     draft, in_force = await find(session, version), await active(session)
     claims = (await current(session, ClaimPolicy)).body
+    muting = (await current(session, MutingPolicy)).body
     since = now - timedelta(days=wish.days)
     async with database.pool.acquire() as connection:
         found = await compare(
@@ -221,6 +224,7 @@ async def play_what_if(
             draft=Prepared.of(version, RuleSet.model_validate(draft.body)),
             in_force=Prepared.of(in_force.version, RuleSet.model_validate(in_force.body)),
             claims=claims,
+            muting=muting,
             since=since,
             until=now,
         )

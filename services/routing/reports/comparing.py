@@ -11,13 +11,12 @@ from uuid import UUID
 import orjson
 
 from libs.shared.database import Connection
-from services.routing.choosing.floor import Floor, Seat
+from services.routing.choosing.floor import Floor
 from services.routing.choosing.lead import FACTS, LeadFacts
 from services.routing.choosing.presence import Facts
 from services.routing.choosing.rule_set import Prepared
-from services.routing.choosing.sitting import Terms
-from services.routing.desk import calendar_of
-from services.routing.policy import ClaimPolicy
+from services.routing.desk import calendar_of, seat_of
+from services.routing.policy import ClaimPolicy, MutingPolicy
 from services.routing.reports.what_if import Days, PastLead, Played, Tally, play
 
 MOST_LEADS = 20_000
@@ -31,14 +30,22 @@ _LEADS = f"""
     WHERE l.received_at >= $1 AND l.received_at < $2 ORDER BY l.received_at, l.lead_id LIMIT $3
 """
 _MANAGERS = """
-    SELECT manager_id, weight, capacity, languages, zones, skills::text AS skills,
-        calendar::text AS calendar, created_at FROM managers WHERE is_active ORDER BY manager_id
+    SELECT manager_id, weight, capacity, hourly_limit, daily_limit, monthly_limit,
+        languages, zones, skills::text AS skills, calendar::text AS calendar, created_at
+    FROM managers WHERE is_active ORDER BY manager_id
 """
 _SHIFTS = """
     SELECT manager_id, starts_at, ends_at FROM shifts
     WHERE (ends_at IS NULL OR ends_at > $1) AND starts_at < $2
 """
-_ABSENCES = "SELECT * FROM absences WHERE ends_at > $1 AND starts_at < $2"
+_ABSENCES = """
+    SELECT manager_id, starts_at, ends_at, is_sick FROM absences
+    WHERE ends_at > $1 AND starts_at < $2
+    UNION ALL SELECT manager_id, starts_at, ends_at, false FROM pauses
+    WHERE ends_at > $1 AND starts_at < $2
+    UNION ALL SELECT manager_id, paused_at, coalesce(paused_until, $2), false FROM managers
+    WHERE paused_at < $2 AND (paused_until > $1 OR paused_until IS NULL)
+"""
 _TEAMS = "SELECT t.team, m.manager_id FROM teams AS t LEFT JOIN team_members AS m USING (team)"
 _BEHAVED = """
     SELECT manager_id, CASE WHEN ended_how = 'claimed' THEN ended_at - offered_at END AS took
@@ -63,6 +70,7 @@ async def compare(
     draft: Prepared,
     in_force: Prepared,
     claims: ClaimPolicy,
+    muting: MutingPolicy,
     since: datetime,
     until: datetime,
 ) -> Comparison:
@@ -77,18 +85,11 @@ async def compare(
     teams: dict[str, list[UUID]] = defaultdict(list)
     for row in await tx.fetch(_TEAMS):
         teams[row["team"]] += [row["manager_id"]] if row["manager_id"] else []
-    terms = Terms(
-        rounds=claims.rounds,
-        most_open_leads=claims.most_open_leads,
-        most_offers=claims.most_offers,
-        owner_first=claims.returning_client_goes_to_owner,
-    )
-    window = timedelta(minutes=claims.claim_window_minutes)
     played = []
     for rules in (in_force, draft):
-        floor = Floor([_seat(row) for row in managers], teams)
-        days = Days(deepcopy(leads), facts, behaved, window=window, until=until)
-        played.append(await asyncio.to_thread(play, days, floor, rules, terms))
+        floor = Floor([seat_of(row) for row in managers], teams)
+        days = Days(deepcopy(leads), facts, behaved, claims=claims, muting=muting, until=until)
+        played.append(await asyncio.to_thread(play, days, floor, rules))
     return Comparison(len(leads), len(rows) > MOST_LEADS, played[0], played[1])
 
 
@@ -100,17 +101,6 @@ def _past(row: Any) -> PastLead:
         held = row["ended_at"] - row["claimed_at"]
     facts = LeadFacts(**told, utm=utm, segment=row["segment"])
     return PastLead(facts, row["received_at"], held)
-
-
-def _seat(row: Any) -> Seat:
-    return Seat(
-        manager_id=row["manager_id"],
-        weight=row["weight"],
-        capacity=row["capacity"],
-        languages=frozenset(map(str.casefold, row["languages"])),
-        zones=frozenset(map(str.casefold, row["zones"])),
-        skills={k.casefold(): level for k, level in orjson.loads(row["skills"]).items()},
-    )
 
 
 async def _facts(
@@ -143,4 +133,6 @@ def line_of(before: Tally, after: Tally) -> dict[str, Any]:
         "mean_wait_s_change": round(after.mean_wait_s - before.mean_wait_s, 1),
         "missed": after.missed,
         "missed_change": after.missed - before.missed,
+        "unanswered": after.unanswered,
+        "unanswered_change": after.unanswered - before.unanswered,
     }

@@ -3,11 +3,12 @@
 Both the draft and the rules in force are played over the same leads, with the shifts, calendars and
 absences that there were, so that what differs is the rules. Managers behave as they did: whoever
 got their third offer in those days took, in so many seconds, or let it pass, does so with the third
-they get here; who got none behaves as the others did. A pause of those days is not known any more.
+they get here; who got none behaves as the others did. Limits, muted segments and working hours are
+those of today's policies.
 """
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,10 +20,12 @@ from services.routing.choosing.floor import Floor
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.presence import Facts, presence
 from services.routing.choosing.rule_set import Prepared
-from services.routing.choosing.sitting import Terms, decide
+from services.routing.choosing.sitting import decide
+from services.routing.claim_window import end_of_window, in_working_time
+from services.routing.policy import ClaimPolicy, MutingPolicy
+from services.routing.terms import terms_at
 
-QUEUE_AGAIN = timedelta(minutes=15)
-ENDLESS = timedelta(days=3650)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,14 @@ class Tally:
     Attributes:
         leads: Taken.
         missed: Offers that lapsed.
+        unanswered: Leads of which somebody was told while they held it untaken.
         waited_s: Of all leads taken, from when they came in.
         most_open: At one time.
     """
 
     leads: int = 0
     missed: int = 0
+    unanswered: int = 0
     waited_s: float = 0.0
     most_open: int = 0
 
@@ -77,33 +82,36 @@ class Days:
         facts: Mapping[UUID, Facts],
         delays: Mapping[UUID, Sequence[timedelta | None]],
         *,
-        window: timedelta,
+        claims: ClaimPolicy,
+        muting: MutingPolicy,
         until: datetime,
     ) -> None:
         self.leads = leads
         self.facts = facts
-        self.window = window
+        self.claims = claims
+        self.muting = muting
         self.until = until
         everybody = [delay for each in delays.values() for delay in each]
         self.delays = {m: list(delays.get(m) or everybody) or [timedelta(0)] for m in facts}
 
 
-def play(days: Days, floor: Floor, rules: Prepared, terms: Terms) -> Played:
+def play(days: Days, floor: Floor, rules: Prepared) -> Played:
     """Go through the days by these rules; the floor is used up."""
-    game = _Game(days, floor, rules, terms)
+    game = _Game(days, floor, rules)
     game.run()
     return game.played
 
 
 class _Game:
-    def __init__(self, days: Days, floor: Floor, rules: Prepared, terms: Terms) -> None:
-        self._days, self._floor, self._rules, self._terms = days, floor, rules, terms
+    def __init__(self, days: Days, floor: Floor, rules: Prepared) -> None:
+        self._days, self._floor, self._rules = days, floor, rules
         self._numbers: Iterator[int] = count()
         self._agenda: list[tuple[datetime, int, str, PastLead, Any]] = []
         self._until: list[datetime | None] = [datetime.min.replace(tzinfo=days.until.tzinfo)] * len(
             floor.seats
         )
         self._offers: dict[UUID, int] = defaultdict(int)
+        self._recent: list[deque[datetime]] = [deque() for _ in floor.seats]
         self.played = Played()
 
     def run(self) -> None:
@@ -124,29 +132,45 @@ class _Game:
 
     def _offer(self, at: datetime, lead: PastLead) -> None:
         self._look_who_is_there(at)
-        outcome = decide(self._floor, lead.facts, self._rules, self._terms)
+        claims = self._days.claims
+        outcome = decide(
+            self._floor, lead.facts, self._rules, terms_at(claims, self._days.muting, at)
+        )
         if outcome.manager_id is None:
             lead.facts.asked, lead.facts.hops, lead.facts.round = [], 0, 1
-            self._plan(outcome.muted_until or at + QUEUE_AGAIN, "offer", lead)
+            again = timedelta(minutes=claims.queue_again_minutes)
+            self._plan(outcome.muted_until or at + again, "offer", lead)
             return
         place = self._floor.place[outcome.manager_id]
         seat = self._floor.seats[place]
+        self._recent[place].append(at)
         lead.facts.hops, lead.facts.round = lead.facts.hops + 1, outcome.round
         behaved = self._days.delays[seat.manager_id]
         delay = behaved[self._offers[seat.manager_id] % len(behaved)]
         self._offers[seat.manager_id] += 1
         tallies = (self.played.managers[seat.manager_id], self.played.teams[outcome.team or "all"])
+        lapse = end_of_window(claims, at)
+        is_taken = delay is not None and at + delay < lapse
+        ends = at + delay if delay is not None and is_taken else lapse
         for tally in tallies:
             tally.most_open = max(tally.most_open, seat.load)
-        if delay is None or delay >= self._days.window:
+            tally.unanswered += at <= self._alert(lead) < ends
+        if not is_taken:
             for tally in tallies:
                 tally.missed += 1
-            self._plan(at + self._days.window, "lapse", lead, place)
+            self._plan(lapse, "lapse", lead, place)
             return
         for tally in tallies:
             tally.leads += 1
-            tally.waited_s += (at + delay - lead.received_at).total_seconds()
-        self._plan(at + delay + lead.held_for, "free", lead, place)
+            tally.waited_s += (ends - lead.received_at).total_seconds()
+        self._plan(ends + lead.held_for, "free", lead, place)
+
+    def _alert(self, lead: PastLead) -> datetime:
+        """When somebody is told that nobody has taken it; after the end if nobody ever is."""
+        minutes = self._days.claims.alert_minutes
+        if minutes is None:
+            return self._days.until
+        return in_working_time(self._days.claims, lead.received_at, minutes)
 
     def _lapse(self, at: datetime, lead: PastLead, place: int) -> None:
         seat = self._floor.seats[place]
@@ -160,4 +184,8 @@ class _Game:
             if until is not None and until <= at:
                 found = presence(self._days.facts[seat.manager_id], at)
                 seat.presence, self._until[place] = found.code, found.until
-            seat.in_hour = seat.in_day = 0  # limits of those days are not played
+            recent = self._recent[place]
+            while recent and recent[0] <= at - DAY:
+                recent.popleft()
+            seat.in_day = len(recent)
+            seat.in_hour = sum(1 for each in recent if each > at - HOUR)
