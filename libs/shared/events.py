@@ -469,6 +469,17 @@ class TouchOverdue(Event, name="touch.overdue", topic="touches", key="client_id"
     due_on: date
 
 
+class TouchEnded(Event, name="touch.ended", topic="touches", key="client_id"):
+    """A touch that was due is over: somebody has spoken with the client, or need not any more."""
+
+    client_id: Id
+    touch_no: PositiveInt
+    manager_id: Id | None = None  # who has spoken; where nobody has, the client's own
+    segment: str
+    due_on: date
+    outcome: str  # kept, late, void
+
+
 class AudienceEntered(Event, name="audience.entered", topic="audiences", key="client_id"):
     """A client belongs to an audience from now on."""
 
