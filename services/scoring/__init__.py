@@ -4,5 +4,6 @@ Owns the purchase history, the RFM rule sets, scores, segments and their history
 overrides, touches and the queue, audiences, acquisition costs and models of clients' value.
 Hears deal.closed, deal.reversed, interaction.recorded, interaction.held, client.* and
 lead.received (all of contacts).
-Says segment.changed, rules.activated, touch.due, touch.overdue, audience.entered and audience.left.
+Says segment.changed, rules.activated, touch.due, touch.overdue, touch.ended, audience.entered and
+audience.left.
 """

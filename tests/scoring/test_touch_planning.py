@@ -88,10 +88,20 @@ async def said(scoring: Scoring, client: UUID) -> list[tuple[str, int]]:
 
 
 async def outcomes(scoring: Scoring, client: UUID) -> list[str]:
-    rows = await scoring.database.pool.fetch(
-        "SELECT outcome FROM touch_log WHERE client_id = $1 ORDER BY touch_no", client
+    """What became of a client's touches; each is said once, as it is kept."""
+    kept = await scoring.database.pool.fetch(
+        "SELECT touch_no, manager_id::text, outcome FROM touch_log WHERE client_id = $1"
+        " ORDER BY touch_no",
+        client,
     )
-    return [row["outcome"] for row in rows]
+    told = await scoring.database.pool.fetch(
+        "SELECT (data ->> 'touch_no')::int AS touch_no, data ->> 'manager_id' AS manager_id,"
+        " data ->> 'outcome' AS outcome FROM (SELECT id, convert_from(data, 'UTF8')::jsonb AS data"
+        " FROM outbox WHERE type = 'baza.touch.ended.v1' AND key = $1) AS ended ORDER BY id",
+        str(client),
+    )
+    assert list(map(tuple, told)) == list(map(tuple, kept))
+    return [row["outcome"] for row in kept]
 
 
 @pytest.mark.parametrize("rule_set", [DEFAULT_RULE_SET, SAME_DAY], ids=["default", "recency_abc"])
@@ -200,13 +210,14 @@ async def test_a_touch_in_time_and_one_too_late_are_told_apart(scoring: Scoring)
     in_time, too_late, not_needed = new_id(), new_id(), new_id()
     await scoring.hears(*(closed(c, at=MONDAY) for c in (in_time, too_late, not_needed)))
     await scoring.turns_touches(MONDAY)
-    await scoring.hears(spoke(in_time, MONDAY + timedelta(hours=2)))
+    await scoring.hears(spoke(in_time, MONDAY + timedelta(hours=2), by=new_id()))
     await scoring.turns_touches(MONDAY + timedelta(hours=9))
     await scoring.hears(spoke(too_late, MONDAY + timedelta(days=1)))
     await scoring.hears(closed(not_needed, at=MONDAY + timedelta(days=1)))
     await scoring.plans(MONDAY + timedelta(days=1))
 
     assert await outcomes(scoring, in_time) == ["kept"]
+    assert await said(scoring, in_time) == [("due", 1), ("ended", 1)]
     assert await outcomes(scoring, too_late) == ["late"]
     assert await outcomes(scoring, not_needed) == ["void"]
     # Bought again, so there is another touch to make.

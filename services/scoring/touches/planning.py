@@ -11,7 +11,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import asyncpg
+
+from libs.shared import outbox
 from libs.shared.database import Connection
+from libs.shared.events import TouchEnded
 from libs.shared.timers import AT_ONCE, Timer
 from services.scoring.audiences.membership import judge_changed
 from services.scoring.habits import LEAST_INTERVALS
@@ -97,25 +101,29 @@ _PLAN = """
         FROM touch_plans AS p JOIN new USING (client_id)
         WHERE p.state IN ('due', 'overdue') AND new.due_on IS DISTINCT FROM p.due_on
         ON CONFLICT DO NOTHING
+        RETURNING client_id, touch_no, manager_id, segment, due_on, ended_at, outcome
+    ), planned AS (
+        UPDATE touch_plans AS p SET owner_id = new.owner_id, segment = new.segment,
+            priority = coalesce(new.priority, p.priority), value_minor = new.value_minor,
+            due_on = new.due_on, opens_at = new.opens_at, closes_at = new.closes_at,
+            touch_no = p.touch_no
+                + (new.due_on IS NOT NULL AND new.due_on IS DISTINCT FROM p.due_on)::int,
+            state = CASE WHEN new.due_on IS NULL THEN 'none' WHEN new.due_on = p.due_on THEN p.state
+                ELSE 'waiting' END,
+            due_at = CASE WHEN new.due_on IS NULL OR (new.due_on = p.due_on AND p.state = 'overdue')
+                    THEN NULL
+                WHEN new.due_on = p.due_on AND p.state = 'due' THEN new.closes_at
+                ELSE new.opens_at END,
+            leased_by = CASE WHEN new.due_on = p.due_on THEN p.leased_by END,
+            leased_at = CASE WHEN new.due_on = p.due_on THEN p.leased_at END,
+            leased_until = CASE WHEN new.due_on = p.due_on THEN p.leased_until END
+        FROM new WHERE p.client_id = new.client_id
+            AND (p.owner_id, p.segment, p.priority, p.value_minor, p.due_on, p.opens_at,
+                p.closes_at)
+                IS DISTINCT FROM (new.owner_id, new.segment, coalesce(new.priority, p.priority),
+                    new.value_minor, new.due_on, new.opens_at, new.closes_at)
     )
-    UPDATE touch_plans AS p SET owner_id = new.owner_id, segment = new.segment,
-        priority = coalesce(new.priority, p.priority), value_minor = new.value_minor,
-        due_on = new.due_on, opens_at = new.opens_at, closes_at = new.closes_at,
-        touch_no = p.touch_no
-            + (new.due_on IS NOT NULL AND new.due_on IS DISTINCT FROM p.due_on)::int,
-        state = CASE WHEN new.due_on IS NULL THEN 'none' WHEN new.due_on = p.due_on THEN p.state
-            ELSE 'waiting' END,
-        due_at = CASE WHEN new.due_on IS NULL OR (new.due_on = p.due_on AND p.state = 'overdue')
-                THEN NULL
-            WHEN new.due_on = p.due_on AND p.state = 'due' THEN new.closes_at
-            ELSE new.opens_at END,
-        leased_by = CASE WHEN new.due_on = p.due_on THEN p.leased_by END,
-        leased_at = CASE WHEN new.due_on = p.due_on THEN p.leased_at END,
-        leased_until = CASE WHEN new.due_on = p.due_on THEN p.leased_until END
-    FROM new WHERE p.client_id = new.client_id
-        AND (p.owner_id, p.segment, p.priority, p.value_minor, p.due_on, p.opens_at, p.closes_at)
-            IS DISTINCT FROM (new.owner_id, new.segment, coalesce(new.priority, p.priority),
-                new.value_minor, new.due_on, new.opens_at, new.closes_at)
+    SELECT * FROM ended ORDER BY client_id
 """
 _REPLANS = """
     SELECT rule_version, after_client_id FROM touch_replans WHERE due_at <= $1
@@ -139,7 +147,7 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
     until = last_day_of_interest(slas, rules.day_of(now))
     await tx.execute(_ENTER, wanted)
     await tx.execute(_LOCK, wanted)
-    await tx.execute(
+    ended = await tx.fetch(
         _PLAN,
         wanted,
         rules.rule_set.zone,
@@ -152,7 +160,21 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
         [sla.before_expected for sla in slas],
         LEAST_INTERVALS,
     )
+    await outbox.add_all(tx, [_ended(row, now) for row in ended])
     await judge_changed(tx, wanted, rules, now)
+
+
+def _ended(row: asyncpg.Record, now: datetime) -> TouchEnded:
+    is_void = row["outcome"] == "void"  # then the plan ended it, nobody's word
+    return TouchEnded(
+        client_id=row["client_id"],
+        touch_no=row["touch_no"],
+        manager_id=row["manager_id"],
+        segment=row["segment"],
+        due_on=row["due_on"],
+        outcome=row["outcome"],
+        occurred_at=now if is_void else row["ended_at"],
+    )
 
 
 async def plan_changed_clients(tx: Connection, now: datetime) -> int:
