@@ -18,7 +18,8 @@ from libs.shared.events import Event
 from libs.shared.policies import current
 from services.routing.claim_window import end_of_window
 from services.routing.holding import bare, held_otherwise
-from services.routing.models import Lead, LeadOfferedToAnother, Manager, Offer
+from services.routing.lead import Lead, LeadOfferedToAnother
+from services.routing.models import Manager, Offer
 from services.routing.policy import ClaimPolicy
 
 

@@ -9,8 +9,7 @@ from libs.shared.auth import Principal, Role, require
 from libs.shared.http import Int32, Now, Request, Session, Text2000, problems, router
 from services.routing import handing_over
 from services.routing.handing_over import LeadNotFound, ManagerInactive, ManagerNotFound
-from services.routing.leads_api import LeadView, NotYourself, acting_manager, lead_view
-from services.routing.models import (
+from services.routing.lead import (
     ClaimWindowClosed,
     LeadClaimedAlready,
     LeadEnded,
@@ -19,6 +18,7 @@ from services.routing.models import (
     LeadOfferedToAnother,
     OfferStale,
 )
+from services.routing.leads_api import LeadView, NotYourself, acting_manager, lead_view
 
 routes = router(prefix="/v1/leads/{lead_id}", tags=["leads"])
 

@@ -23,7 +23,8 @@ from libs.shared.http import (
     set_etag,
 )
 from services.routing.handing_over import LeadNotFound, find_lead
-from services.routing.models import Lead, Manager, Offer
+from services.routing.lead import Lead
+from services.routing.models import Manager, Offer
 
 routes = router(prefix="/v1", tags=["leads"])
 

@@ -74,11 +74,11 @@ _WRITE = """
 """.replace("{columns}", ", ".join(outbox.COLUMNS))
 # The same for one lead, on condition that it still waits at its epoch and that the desk is as it
 # was seen: without the desk it cannot have been queued and drawn again. Locks in the usual order.
-_IF_AS_SEEN = "WHERE version = $34 AND roster = $35 AND EXISTS (SELECT FROM lead)"
+_IF_AS_SEEN = """WHERE version = $34 AND roster = $35 AND EXISTS (
+        SELECT FROM lead WHERE state = 'waiting' AND epoch = $3 - 1)"""
 _WRITE_IF = f"""
     WITH lead AS MATERIALIZED (
-        SELECT FROM leads WHERE lead_id = $1 AND state = 'waiting' AND epoch = $3 - 1
-        FOR UPDATE SKIP LOCKED
+        SELECT state, epoch FROM leads WHERE lead_id = $1 FOR UPDATE SKIP LOCKED
     ), desk AS ({DESK.format(where=_IF_AS_SEEN)}
     ), offered AS (
         UPDATE leads SET state = 'offered', manager_id = $2, epoch = $3, round = $4, due_at = $11,

@@ -19,6 +19,7 @@ from libs.shared.migrations import ROOT
 from services.notifications.settings import NotificationsSettings
 from tests.conftest import free_port
 from tests.notifications.conftest import Notifications, client, planned
+from tests.notifications.test_staff_alerts import claimed, person, unanswered
 from tests.shared.streams import record_of
 
 MEETINGS = 60
@@ -85,10 +86,10 @@ async def publish(settings: NotificationsSettings, events: list[Event]) -> None:
     await publisher.close()
 
 
-async def test_a_killed_worker_loses_no_message_and_repeats_none_on_the_second_channel(
-    notifications: Notifications, kafka_address: str, topic_prefix: str, tmp_path: Path
-) -> None:
-    settings = NotificationsSettings(
+def settings_of(
+    notifications: Notifications, kafka_address: str, topic_prefix: str
+) -> NotificationsSettings:
+    return NotificationsSettings(
         database_url=notifications.database.dsn,
         kafka=kafka_address,
         topic_prefix=topic_prefix,
@@ -98,6 +99,12 @@ async def test_a_killed_worker_loses_no_message_and_repeats_none_on_the_second_c
         send_timeout_seconds=1,
         send_lease_seconds=2,
     )
+
+
+async def test_a_killed_worker_loses_no_message_and_repeats_none_on_the_second_channel(
+    notifications: Notifications, kafka_address: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(notifications, kafka_address, topic_prefix)
     now = datetime.now(UTC)
     begins, told = now + timedelta(minutes=10), now - timedelta(days=3)
     anna = new_id()
@@ -127,3 +134,37 @@ async def _unsettled(notifications: Notifications) -> int:
         "SELECT count(*) FROM deliveries WHERE settled_at IS NOT NULL"
     )
     return 2 * MEETINGS - settled
+
+
+async def test_a_killed_worker_tells_staff_of_each_lead_once_and_of_none_that_is_taken(
+    notifications: Notifications, kafka_address: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(notifications, kafka_address, topic_prefix)
+    now = datetime.now(UTC)
+    people = [await person(notifications, f"Олег {number}.") for number in range(MEETINGS)]
+    leads, taken = [new_id() for _ in people], new_id()
+    # The last is due some minutes from now and taken before.
+    later = unanswered(taken, people[0], at=now + timedelta(minutes=5))
+    told = [unanswered(lead, one, at=now) for lead, one in zip(leads, people, strict=True)]
+    await publish(settings, [*told, later, claimed(taken, people[0], at=now)])
+
+    async with worker(settings, tmp_path / "log") as pid:
+        await until(lambda: len(notifications.receiver.texts) > MEETINGS // 10)
+        os.kill(pid, signal.SIGKILL)
+    async with worker(settings, tmp_path / "log"):
+        await until(lambda: len(notifications.receiver.texts) == MEETINGS)
+        async with asyncio.timeout(40):
+            while states := await _states_of_alerts(notifications):
+                if states == {"sent": MEETINGS, "cancelled": 1}:
+                    break
+                await asyncio.sleep(0.05)
+
+    assert {to for to, _ in notifications.receiver.texts} == {f"telegram:{one}" for one in people}
+    assert len(notifications.receiver.texts) == MEETINGS
+
+
+async def _states_of_alerts(notifications: Notifications) -> dict[str, int]:
+    rows = await notifications.database.pool.fetch(
+        "SELECT state, count(*) FROM alerts GROUP BY state"
+    )
+    return {row["state"]: row["count"] for row in rows}

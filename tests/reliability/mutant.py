@@ -108,7 +108,7 @@ def unsharded_relays() -> None:
 
 def no_epoch() -> None:
     """A claim is good for whoever was ever offered the lead."""
-    from services.routing.models import Lead
+    from services.routing.lead import Lead
 
     def claim(self: Lead, *, by: UUID, epoch: int, at: datetime) -> list[Event]:
         if self.state == "claimed" and self.manager_id == by:

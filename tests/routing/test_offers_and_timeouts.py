@@ -11,7 +11,7 @@ from libs.shared.errors import Conflict
 from libs.shared.ids import new_id
 from services.routing import handing_over
 from services.routing.claim_timeout import reassign_lapsed_leads
-from services.routing.models import ClaimWindowClosed, LeadOfferedToAnother, OfferStale
+from services.routing.lead import ClaimWindowClosed, LeadOfferedToAnother, OfferStale
 from tests.routing.conftest import NOON, WINDOW, Routing, holders_at_every_moment, received
 
 SECOND = timedelta(seconds=1)

@@ -28,7 +28,7 @@ from services.notifications.rendering import (
 from services.notifications.templates import TemplateInForce, for_language, in_force
 
 PERSONS = 20
-MOST_AT_ONCE = 2_000
+MOST_AT_ONCE = 20_000
 NAMED = 10  # clients named in one message; the others are counted
 
 _WORDS = {

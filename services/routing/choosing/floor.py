@@ -97,6 +97,7 @@ class Floor:
         }
         self.teams[EVERYBODY] = list(range(len(self.seats)))
         self.wheels = dict(wheels or {})
+        self._has_limits = any(s.hourly is not None or s.daily is not None for s in self.seats)
         self._before: dict[str, list[Any]] | None = None  # wheels as they were when first touched
 
     def wheel(self, name: str) -> Wheel:
@@ -117,11 +118,12 @@ class Floor:
             "loads": [seat.load for seat in seats],
             "wheels": self._before,
         }
-        if any(seat.hourly is not None or seat.daily is not None for seat in seats):
+        if self._has_limits:
             state["in_hour"] = [seat.in_hour for seat in seats]
             state["in_day"] = [seat.in_day for seat in seats]
-        if any(any(seat.results) for seat in seats):
-            state["results"] = [seat.results for seat in seats]
+        results = [seat.results for seat in seats]
+        if any(map(any, results)):
+            state["results"] = results
         return state
 
     def touched(self) -> Iterable[str]:

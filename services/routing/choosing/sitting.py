@@ -136,13 +136,8 @@ def _to_team(
     """Look for somebody in the team, then in those to fall back on."""
     for team in (goal.team, *goal.fallback):
         members = floor.teams.get(team, [])
-        marks = [" "] * len(floor.seats)
-        free = []
-        for place in members:
-            mark = _mark(floor.seats[place], lead, goal, asked, terms.most_open_leads)
-            marks[place] = mark
-            if mark == FREE:
-                free.append(place)
+        marks = _marks(floor, members, lead, goal, asked, terms.most_open_leads)
+        free = [place for place in members if marks[place] == FREE]
         if free:
             choice = choose(floor, team, free, goal.strategy, lead, terms.most_open_leads)
             for place in choice.kept:
@@ -173,27 +168,46 @@ def _busy(seat: Seat, asked: Sequence[UUID], most_open_leads: int) -> str | None
     return None
 
 
-def _mark(
-    seat: Seat, lead: LeadFacts, goal: Goal, asked: Sequence[UUID], most_open_leads: int
-) -> str:
-    if busy := _busy(seat, asked, most_open_leads):
-        return busy
-    if seat.languages and goal.match_language and lead.language:
-        spoken = lead.language.casefold()
-        if spoken not in seat.languages and spoken.partition("-")[0] not in seat.languages:
-            return LANGUAGE
-    if seat.zones and goal.match_zone and not _in_zone(seat, lead):
-        return ZONE
-    strategy = goal.strategy
-    if strategy.skill is not None and level_of(seat, strategy, lead) < strategy.least_level:
-        return SKILL
-    return FREE
+def _marks(
+    floor: Floor,
+    members: Sequence[int],
+    lead: LeadFacts,
+    goal: Goal,
+    asked: Sequence[UUID],
+    most_open_leads: int,
+) -> list[str]:
+    """A mark for every seat: why each of the team may not have the lead, or that they may."""
+    languages, zones, strategy = _languages(lead, goal), _zones(lead, goal), goal.strategy
+    marks = [" "] * len(floor.seats)
+    for place in members:
+        seat = floor.seats[place]
+        if busy := _busy(seat, asked, most_open_leads):
+            marks[place] = busy
+        elif languages and seat.languages and seat.languages.isdisjoint(languages):
+            marks[place] = LANGUAGE
+        elif zones and seat.zones and seat.zones.isdisjoint(zones):
+            marks[place] = ZONE
+        elif strategy.skill and level_of(seat, strategy, lead) < strategy.least_level:
+            marks[place] = SKILL
+        else:
+            marks[place] = FREE
+    return marks
 
 
-def _in_zone(seat: Seat, lead: LeadFacts) -> bool:
+def _languages(lead: LeadFacts, goal: Goal) -> set[str]:
+    """One of these has to be spoken; empty: whatever is spoken will do."""
+    if not goal.match_language or not lead.language:
+        return set()
+    spoken = lead.language.casefold()
+    return {spoken, spoken.partition("-")[0]}
+
+
+def _zones(lead: LeadFacts, goal: Goal) -> set[str]:
+    """One of these has to be worked in; empty: anybody will do."""
+    if not goal.match_zone:
+        return set()
     places = (lead.region, lead.city, lead.phone_region, lead.phone_country)
-    known = [place.casefold() for place in places if place]
-    return not known or not seat.zones.isdisjoint(known)
+    return {place.casefold() for place in places if place}
 
 
 def _give(floor: Floor, choice: Choice, lead: LeadFacts, outcome: Outcome) -> None:

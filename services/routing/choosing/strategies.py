@@ -66,7 +66,7 @@ def _in_turn(floor: Floor, team: str, free: Sequence[int]) -> Choice:
 
 def _next(wheel: Wheel, free: Sequence[int]) -> int:
     turns, stands = wheel.turns, wheel.stands
-    return min(free, key=lambda place: (stands(place), turns[place], place))
+    return min([(stands(place), turns[place], place) for place in free])[2]
 
 
 def _by_load(floor: Floor, team: str, free: Sequence[int], most_open_leads: int) -> Choice:
