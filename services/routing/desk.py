@@ -32,6 +32,7 @@ AHEAD = timedelta(days=2)  # shifts and absences further away need not be known
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 DAYS_OF_MONTH = 30
 RESULTS_HOLD = timedelta(minutes=5)
+TOUCHES_HOLD = timedelta(minutes=1)
 
 DESK = """UPDATE desk SET previous = version, version = nextval('desk_versions')
         {where} RETURNING previous, version, roster, current_database() AS place"""
@@ -76,6 +77,10 @@ _RESULTS = """
         AND ended_because IS DISTINCT FROM 'spam' AND ended_because IS DISTINCT FROM 'error'
     GROUP BY manager_id
 """
+_TOUCHES = """
+    SELECT manager_id, count(*) AS touches FROM touches
+    WHERE is_open AND manager_id IS NOT NULL GROUP BY manager_id
+"""
 
 
 @dataclass(slots=True)
@@ -101,6 +106,12 @@ class Known:
     read_at: datetime | None = None
     sign_holds: timedelta | None = None
     results_at: datetime | None = None
+    touches_at: datetime | None = None
+
+    def goes_by(self, kind: str) -> bool:
+        """Whether any rule in force goes by this strategy."""
+        goals = (*self.rules.rule_set.rules, self.rules.rule_set.otherwise)
+        return any(goal.strategy.kind == kind for goal in goals)
 
     def count_offers(self, now: datetime) -> None:
         """Note the offers that a sitting has just given to those who are limited."""
@@ -152,6 +163,7 @@ async def floor_now(
     elif known.version != desk["previous"]:
         await _read_state(tx, known, now)
     await _count_results(tx, known, now, results_days)
+    await _count_touches(tx, known, now)
     _look_who_is_there(known, now)
     return known
 
@@ -213,8 +225,7 @@ async def _read_state(tx: Connection, known: Known, now: datetime) -> None:
 
 async def _count_results(tx: Connection, known: Known, now: datetime, days: int) -> None:
     """Conversion counts, where a rule goes by them; a few minutes old at most."""
-    goals = (*known.rules.rule_set.rules, known.rules.rule_set.otherwise)
-    if all(goal.strategy.kind != "result" for goal in goals):
+    if not known.goes_by("result"):
         return
     if known.results_at is not None and known.results_at <= now < known.results_at + RESULTS_HOLD:
         return
@@ -228,6 +239,18 @@ async def _count_results(tx: Connection, known: Known, now: datetime, days: int)
                 row["returning_won"],
             )
     known.results_at = now
+
+
+async def _count_touches(tx: Connection, known: Known, now: datetime) -> None:
+    """Open touches, where a rule goes by load; a minute old at most."""
+    if not known.goes_by("load"):
+        return
+    if known.touches_at is not None and known.touches_at <= now < known.touches_at + TOUCHES_HOLD:
+        return
+    touches = {row["manager_id"]: row["touches"] for row in await tx.fetch(_TOUCHES)}
+    for seat in known.floor.seats:
+        seat.touches = touches.get(seat.manager_id, 0)
+    known.touches_at = now
 
 
 def _look_who_is_there(known: Known, now: datetime) -> None:

@@ -19,6 +19,8 @@ class ClaimPolicy(Policy, name="claims"):
         rounds: Times around, then the common queue.
         most_offers: Of one lead before the common queue, however many managers there are.
         most_open_leads: Of one manager who has no capacity of their own.
+        touches_per_lead: So many open touches are as much to do as one lead, where leads are given
+            by load; null: touches are not looked at.
         queue_again_minutes: After so long the common queue is offered again to whoever is there.
         returning_client_goes_to_owner: If they are there and free; a rule may have it otherwise.
         results_days: How far back conversion counts where leads are given by result.
@@ -30,6 +32,7 @@ class ClaimPolicy(Policy, name="claims"):
     rounds: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
     most_offers: Annotated[int, Field(strict=True, ge=1, le=1000)] = 20
     most_open_leads: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1000
+    touches_per_lead: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = 10
     queue_again_minutes: Minutes = 30
     returning_client_goes_to_owner: Flag = True
     results_days: Annotated[int, Field(strict=True, ge=1, le=1000)] = 90

@@ -21,4 +21,5 @@ def terms_at(claims: ClaimPolicy, muting: MutingPolicy, now: datetime) -> Terms:
         most_offers=claims.most_offers,
         owner_first=claims.returning_client_goes_to_owner,
         muted=muted,
+        touches_per_lead=claims.touches_per_lead,
     )

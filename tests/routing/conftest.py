@@ -13,7 +13,7 @@ import pytest
 
 from libs.shared import policies
 from libs.shared.database import Database
-from libs.shared.events import LeadReceived, SegmentChanged
+from libs.shared.events import Event, LeadReceived
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
 from libs.shared.policies import Policy
@@ -117,7 +117,7 @@ class Routing:
         )
         return wrong == []
 
-    async def hears(self, *events: LeadReceived | SegmentChanged) -> None:
+    async def hears(self, *events: Event) -> None:
         inbox = Inbox(self.database, Dispatcher(SUBSCRIPTIONS))
         await inbox.apply([record_of(event) for event in events])
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -155,6 +156,15 @@ def test_the_least_loaded_for_their_capacity_is_next() -> None:
         {"load": 4, "capacity": 10}, {"load": 3, "capacity": 5}, {"load": 9, "capacity": 20}
     )
     assert give(floor, by("load"), 3) == [1, 3, 1]
+
+
+def test_open_touches_are_load_too() -> None:
+    seats = [{"load": 2, "touches": 40}, {"load": 3, "touches": 9}, {"load": 6}]
+    assert give(team(*seats), by("load")) == [1]  # as if there were none
+    terms = replace(TERMS, touches_per_lead=10)  # 6, 3.9 and 6 leads
+    floor = team(*seats)
+    given = [decide(floor, lead(), by("load"), terms).manager_id for _ in range(4)]
+    assert given == [who(2), who(2), who(2), who(1)]  # at 6 both wait, the first for longer
 
 
 def test_complex_leads_go_to_the_experienced_and_typical_ones_to_novices() -> None:

@@ -27,6 +27,7 @@ class Seat:
         skills: Level by skill.
         presence: One of the codes of `presence`.
         load: Leads they hold, offered or claimed.
+        touches: Clients they have to speak with by today; counted where leads go by load.
         in_hour, in_day: Offers within the last hour and the last 24; counted where limited.
         results: Cold leads had and won, returning leads had and won.
     """
@@ -41,6 +42,7 @@ class Seat:
     skills: Mapping[str, int] = field(default_factory=dict)
     presence: str = INACTIVE
     load: int = 0
+    touches: int = 0
     in_hour: int = 0
     in_day: int = 0
     results: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -118,6 +120,8 @@ class Floor:
             "loads": [seat.load for seat in seats],
             "wheels": self._before,
         }
+        if any(seat.touches for seat in seats):
+            state["touches"] = [seat.touches for seat in seats]
         if self._has_limits:
             state["in_hour"] = [seat.in_hour for seat in seats]
             state["in_day"] = [seat.in_day for seat in seats]
@@ -171,6 +175,7 @@ class Floor:
         for place, seat in enumerate(seats):
             seat.presence = state["presence"][place]
             seat.load = state["loads"][place]
+            seat.touches = state.get("touches", nothing)[place]
             seat.in_hour = state.get("in_hour", nothing)[place]
             seat.in_day = state.get("in_day", nothing)[place]
             if "results" in state:

@@ -38,6 +38,7 @@ class Terms:
     most_offers: int
     owner_first: bool
     muted: tuple[tuple[str, datetime], ...] = ()
+    touches_per_lead: int | None = None
 
     def record(self) -> dict[str, Any]:
         return {
@@ -46,6 +47,7 @@ class Terms:
             "most_offers": self.most_offers,
             "owner_first": self.owner_first,
             "muted": self.muted,
+            "touches_per_lead": self.touches_per_lead,
         }
 
     @classmethod
@@ -139,7 +141,15 @@ def _to_team(
         marks = _marks(floor, members, lead, goal, asked, terms.most_open_leads)
         free = [place for place in members if marks[place] == FREE]
         if free:
-            choice = choose(floor, team, free, goal.strategy, lead, terms.most_open_leads)
+            choice = choose(
+                floor,
+                team,
+                free,
+                goal.strategy,
+                lead,
+                terms.most_open_leads,
+                terms.touches_per_lead,
+            )
             for place in choice.kept:
                 marks[place] = KEPT
             marks[choice.place] = CHOSEN

@@ -35,18 +35,21 @@ def choose(
     strategy: Strategy,
     lead: LeadFacts,
     most_open_leads: int,
+    touches_per_lead: int | None = None,
 ) -> Choice:
     """Who of the free gets the lead.
 
     Args:
         free: Places of seats, not empty.
         most_open_leads: Capacity of those who have none of their own.
+        touches_per_lead: So many open touches are as much to do as one lead; None: they are not
+            looked at.
     """
     match strategy.kind:
         case "rotation":
             return _in_turn(floor, team, free)
         case "load":
-            return _by_load(floor, team, free, most_open_leads)
+            return _by_load(floor, team, free, most_open_leads, touches_per_lead)
         case "qualification":
             return _by_qualification(floor, team, free, strategy, lead)
         case "result":
@@ -69,11 +72,20 @@ def _next(wheel: Wheel, free: Sequence[int]) -> int:
     return min([(stands(place), turns[place], place) for place in free])[2]
 
 
-def _by_load(floor: Floor, team: str, free: Sequence[int], most_open_leads: int) -> Choice:
+def _by_load(
+    floor: Floor,
+    team: str,
+    free: Sequence[int],
+    most_open_leads: int,
+    touches_per_lead: int | None,
+) -> Choice:
     def fullness(place: int) -> int:
         seat = floor.seats[place]
         capacity = most_open_leads if seat.capacity is None else seat.capacity
-        return seat.load * SCALE // max(capacity, 1)
+        to_do = seat.load * SCALE
+        if touches_per_lead is not None:
+            to_do += seat.touches * SCALE // touches_per_lead
+        return to_do // max(capacity, 1)
 
     least = min(map(fullness, free))
     return _in_turn(floor, team, [place for place in free if fullness(place) == least])

@@ -61,6 +61,7 @@ class Considered:
         team: For which team they were looked at.
         verdict: Why they were passed over; None: they got the lead.
         open_leads: What they held at that moment.
+        open_touches: Clients they had to speak with, where that was looked at.
         stood: Where they stood in the order of turns, where that was looked at.
     """
 
@@ -69,6 +70,7 @@ class Considered:
     verdict: str | None
     words: str
     open_leads: int
+    open_touches: int
     stood: int | None
 
 
@@ -124,6 +126,7 @@ def explained(
     lead = LeadFacts.recorded(told["leads"][place])
     seats = [UUID(seat["manager_id"]) for seat in orjson.loads(roster)["seats"]]
     loads = _loads_before(told["loads"], seats, all_made[:place])
+    touches = told.get("touches", [0] * len(seats))
     stands = _stands_before(told["wheels"], seats, all_made, place)
     candidates = [
         Considered(
@@ -132,6 +135,7 @@ def explained(
             verdict=None if mark == CHOSEN else mark,
             words="получил заявку" if mark == CHOSEN else PASSED_OVER[mark],
             open_leads=loads[number],
+            open_touches=touches[number],
             stood=stands.get(team, {}).get(number),
         )
         for team, marks in made["tried"] or ()
@@ -236,7 +240,8 @@ def _words(explanation: Explanation, names: Mapping[UUID, str]) -> list[str]:
             line += f", доля {explanation.share_percent} %"
         lines.append(f"{line}; заявок в работе было {before}, стало {after}.")
     lines += [
-        f"— {name(one.manager_id)} ({one.team}): {one.words}; заявок в работе {one.open_leads}."
+        f"— {name(one.manager_id)} ({one.team}): {one.words}; заявок в работе {one.open_leads}"
+        + (f", касаний {one.open_touches}." if one.open_touches else ".")
         for one in explanation.candidates
         if one.verdict is not None
     ]

@@ -75,6 +75,7 @@ class ConsideredView(BaseModel):
     verdict: str | None
     words: str
     open_leads: int
+    open_touches: int
     stood: int | None
 
 
