@@ -1,6 +1,6 @@
 """HTTP in: scores and segments."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from libs.shared.http import (
     router,
     set_etag,
 )
-from services.scoring.habits import usual_interval
+from services.scoring.habits import habit_of
 from services.scoring.models import RuleChange, Score, SegmentMove
 from services.scoring.rules import Rules
 from services.scoring.rules_api import CurrentRules, Reader
@@ -80,12 +80,16 @@ class WidgetView(ScoreView):
         touch_state: none, waiting, due, overdue; null where nothing has been planned yet.
         usual_interval_days: Between purchase days, where the client buys in a habit: at least three
             intervals, the middle half of which differ by no more than the usual one is long.
+        season_days: Between the beginnings of seasons, where the client buys in seasons instead: at
+            least three, each after a pause of more than 60 days, at distances that differ by no
+            more than a quarter.
         next_usual_on: When the habit expects the next purchase.
     """
 
     touch_state: str | None
     touch_due_on: date | None
     usual_interval_days: int | None
+    season_days: int | None
     next_usual_on: date | None
 
 
@@ -124,13 +128,14 @@ async def show_score(
     set_etag(response, score.seq)
     view = _view(score, rules, now, await change_under_way(session))
     touch = (await session.execute(_TOUCH, {"client_id": client_id})).one_or_none()
-    usual = usual_interval(list(await session.scalars(_DAYS, {"client_id": client_id})))
+    habit = habit_of(list(await session.scalars(_DAYS, {"client_id": client_id})))
     return WidgetView(
         **view.model_dump(),
         touch_state=touch.state if touch else None,
         touch_due_on=touch.due_on if touch else None,
-        usual_interval_days=usual,
-        next_usual_on=score.last_day + timedelta(usual) if usual and score.last_day else None,
+        usual_interval_days=habit.every_days if habit and habit.kind == "interval" else None,
+        season_days=habit.every_days if habit and habit.kind == "season" else None,
+        next_usual_on=habit.next_on if habit else None,
     )
 
 

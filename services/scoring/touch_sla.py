@@ -130,18 +130,18 @@ def touch_due_on(
     last_purchase: date,
     last_touch: date | None,
     days: WorkingDays,
-    usual_interval: int | None = None,
+    expected_on: date | None = None,
 ) -> date | None:
     """The working day on which a touch is due; None when nothing asks for one.
 
     Args:
-        usual_interval: Days between the client's purchases, if they have a habit.
+        expected_on: When the client's habit lets expect the next purchase, if they have one.
     """
     if sla.same_working_day and (last_touch is None or last_touch < last_purchase):
         return days.first_from(last_purchase)
     due = [_by_interval(sla, last_purchase, last_touch, days)]
-    if usual_interval is not None and sla.before_expected is not None:
-        due.append(days.last_until(last_purchase + timedelta(usual_interval - sla.before_expected)))
+    if expected_on is not None and sla.before_expected is not None:
+        due.append(days.last_until(expected_on - timedelta(sla.before_expected)))
         if due[1] is None or due[1] <= last_purchase or (last_touch and last_touch >= due[1]):
             due.pop()
     return min((day for day in due if day is not None), default=None)

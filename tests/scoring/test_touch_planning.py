@@ -1,6 +1,7 @@
 """When a client's next touch is due, what is said of it, and what becomes of it."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from libs.shared.events import (
 )
 from libs.shared.ids import new_id
 from services.scoring.activation import activate
-from services.scoring.habits import usual_interval
+from services.scoring.habits import habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
@@ -149,6 +150,10 @@ async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
             gaps = [2, 60 + number, 3, 40, 1]  # no habit, however often they buy
         ago = number % 30 + 1
         days = [ago + sum(gaps[:place]) for place in range(1 + number % 6)]
+        if number % 5 == 1:  # three or four seasons, most of them at distances that are alike
+            starts = [ago + year * (150 + number) for year in range(3 + number % 2)]
+            starts[-1] += number * (number % 4)
+            days = [start + day for start in starts for day in range(0, 1 + number % 20, 7)]
         await scoring.hears(*(closed(client, ago=each, at=MONDAY) for each in days))
         bought[client] = sorted(MONDAY.date() - timedelta(days=each) for each in days)
         if number % 3:
@@ -158,21 +163,20 @@ async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
     await scoring.plans(MONDAY)
 
     days_known = working_days(DEFAULT_RULE_SET.calendar, [sla], MONDAY.date())
-    habitual = wild = 0
+    kinds: Counter[str] = Counter()
     for client, purchase_days in bought.items():
-        usual = usual_interval(purchase_days)
+        habit = habit_of(purchase_days)
         due = touch_due_on(
             sla,
             last_purchase=purchase_days[-1],
             last_touch=touched.get(client),
             days=days_known,
-            usual_interval=usual,
+            expected_on=habit.next_on if habit else None,
         )
-        habitual += usual is not None
-        wild += usual is None and len(purchase_days) > 3
+        kinds[habit.kind if habit else "wild" if len(purchase_days) > 3 else "short"] += 1
         assert (await plan_of(scoring, client))["due_on"] == due, (purchase_days, touched)
-    assert 10 < habitual < 50
-    assert wild > 2
+    assert set(kinds) == {"interval", "season", "wild", "short"}
+    assert min(kinds.values()) > 2, kinds
 
 
 async def test_a_touch_is_due_with_the_working_day_and_overdue_after_it(scoring: Scoring) -> None:

@@ -1,6 +1,6 @@
 """A touch is due on the working day that the segment's SLA says."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 from pydantic import ValidationError
@@ -73,8 +73,9 @@ def test_a_habit_asks_for_a_touch_before_the_next_purchase() -> None:
     sla = TouchSla(every=90, before_expected=5)
 
     def due(touched: date | None = None, usual: int | None = 30) -> date | None:
+        expected_on = FRIDAY + timedelta(usual) if usual else None
         return touch_due_on(
-            sla, last_purchase=FRIDAY, last_touch=touched, days=DAYS, usual_interval=usual
+            sla, last_purchase=FRIDAY, last_touch=touched, days=DAYS, expected_on=expected_on
         )
 
     # Expected on 6 July, five days before is 1 July, a Tuesday.

@@ -18,7 +18,7 @@ from libs.shared.database import Connection
 from libs.shared.events import TouchEnded
 from libs.shared.timers import AT_ONCE, Timer
 from services.scoring.audiences.membership import judge_changed
-from services.scoring.habits import LEAST_INTERVALS
+from services.scoring.habits import LEAST_INTERVALS, LEAST_SEASONS, PAUSE_DAYS, STRICTER
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
@@ -56,21 +56,26 @@ _PLAN = """
             AS sla (segment, priority, every, unit, same_day, before_expected)
             ON sla.segment = s.segment AND NOT coalesce(c.is_archived, false)
         WHERE p.client_id = ANY($1::uuid[])
-    ), habits AS ( -- as usual_interval() has it; read only where an SLA goes by it
-        SELECT client_id, round(middle)::int AS usual FROM (
-            SELECT client_id, count(*) AS intervals,
-                percentile_cont(0.25) WITHIN GROUP (ORDER BY days) AS low,
-                percentile_cont(0.5) WITHIN GROUP (ORDER BY days) AS middle,
-                percentile_cont(0.75) WITHIN GROUP (ORDER BY days) AS high
-            FROM (
-                SELECT client_id, day - lag(day) OVER (PARTITION BY client_id ORDER BY day) AS days
-                FROM (SELECT DISTINCT client_id, day FROM facts JOIN purchases USING (client_id)
-                    WHERE before_expected IS NOT NULL AND NOT is_returned) AS bought
-            ) AS between_purchases WHERE days IS NOT NULL GROUP BY client_id
-        ) AS spread WHERE intervals >= $12 AND high - low <= middle
+    ), bought AS ( -- habits as habit_of() has them; read only where an SLA goes by them
+        SELECT client_id, day - date '1970-01-01' AS day,
+            day - lag(day) OVER (PARTITION BY client_id ORDER BY day) AS distance
+        FROM (SELECT DISTINCT client_id, day FROM facts JOIN purchases USING (client_id)
+            WHERE before_expected IS NOT NULL AND NOT is_returned) AS days
+    ), distances AS (
+        SELECT client_id, day, distance, 1 AS strictness, $12 AS least FROM bought
+        UNION ALL SELECT client_id, day, day - lag(day) OVER (PARTITION BY client_id ORDER BY day),
+            $13, $14 - 1 FROM bought WHERE distance IS NULL OR distance > $15
+    ), habits AS (
+        SELECT DISTINCT ON (client_id) client_id, last_day + round(middle)::int AS expected_on
+        FROM (
+            SELECT client_id, strictness, max(day) AS last_day,
+                percentile_cont(0.25) WITHIN GROUP (ORDER BY distance) AS low,
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY distance) AS middle,
+                percentile_cont(0.75) WITHIN GROUP (ORDER BY distance) AS high
+            FROM distances GROUP BY client_id, strictness, least HAVING count(distance) >= least
+        ) AS spread WHERE (high - low) * strictness <= middle ORDER BY client_id, strictness
     ), expected AS (
-        SELECT client_id,
-            width_bucket(bought_on + usual - before_expected, w.days) AS expected_place
+        SELECT client_id, width_bucket(expected_on - before_expected, w.days) AS expected_place
         FROM facts JOIN habits USING (client_id) CROSS JOIN w
     ), placed AS (
         SELECT facts.*, w.*, CASE WHEN same_day AND coalesce(touched_on < bought_on, true)
@@ -159,6 +164,9 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
         *arrays_of(rules.rule_set.calendar.model_dump_json(), until),
         [sla.before_expected for sla in slas],
         LEAST_INTERVALS,
+        STRICTER,
+        LEAST_SEASONS,
+        PAUSE_DAYS,
     )
     await outbox.add_all(tx, [_ended(row, now) for row in ended])
     await judge_changed(tx, wanted, rules, now)
