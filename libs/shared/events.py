@@ -552,6 +552,17 @@ class MessageFailed(Event, name="message.failed", topic="messages", key="client_
     reason: str
 
 
+class MessageOpened(Event, name="message.opened", topic="messages", key="client_id"):
+    """A client has opened a message, for the first time."""
+
+    message_id: Id
+    client_id: Id
+    channel: str
+    template: str
+    interaction_id: Id | None = None
+    opened_at: AwareDatetime  # as the provider has it; may lie before occurred_at
+
+
 TOPICS: tuple[str, ...] = tuple(sorted({event.topic for event in Event.registry.values()}))
 COMPACTED_TOPICS: tuple[str, ...] = tuple(
     sorted({event.current_topic for event in Event.registry.values() if event.current_topic})
