@@ -3,5 +3,6 @@
 Owns policies, templates, reminders, the directory of staff, alerts, deliveries, and copies of cards
 and meetings. Hears client.created, client.changed, interaction.* (of contacts), lead.unanswered,
 claimed, converted, closed (of routing), touch.due, touch.overdue (of scoring).
-Says reminder.scheduled, reminder.cancelled, message.sent and message.failed.
+Says reminder.scheduled, reminder.cancelled, message.sent, message.failed and
+message.opened.
 """

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 import services.notifications
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.notifications import api, templates_api
+from services.notifications import api, opened_api, templates_api
 from services.notifications.reminder_policy import ReminderPolicy, SendingPolicy
 from services.notifications.settings import NotificationsSettings
 from services.notifications.staff import api as staff_api
@@ -18,7 +18,13 @@ def build(settings: NotificationsSettings) -> FastAPI:
         settings=settings,
         title="notifications",
         description=services.notifications.__doc__ or "",
-        routers=[api.routes, templates_api.routes, staff_api.routes, dead_letters_router()],
+        routers=[
+            api.routes,
+            templates_api.routes,
+            staff_api.routes,
+            opened_api.routes,
+            dead_letters_router(),
+        ],
         policies=[ReminderPolicy, SendingPolicy, StaffAlertPolicy],
     )
 

@@ -73,3 +73,4 @@ class Delivery(Base):
     reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(Instant)
     settled_at: Mapped[datetime | None] = mapped_column(Instant)
+    opened_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -4,20 +4,25 @@ from datetime import timedelta
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import AnyHttpUrl, Field, NonNegativeInt, SecretStr, field_validator, model_validator
 
 from libs.shared.settings import ServiceSettings
 from services.notifications.mail import sender_of
 
 
 class NotificationsSettings(ServiceSettings):
-    """Where messages go out, and where a client can ask for another time."""
+    """Where messages go out, where a client can ask for another time, and who tells of openings.
+
+    Attributes:
+        webhook_secrets: By source: `whsec_...`, the present one and those being rotated out.
+    """
 
     smtp_url: str = "smtp://127.0.0.1:8025"  # smtp[s]://[user:password@]host[:port]
     mail_from: str = "baza@example.test"  # an address, with a name in front if wanted
     second_channel_url: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:8000/second-channel/messages")
     second_channel_token: str = ""  # bearer token of the receiver; empty: it asks for none
     reschedule_url: str = ""  # with {interaction_id} in it; empty: messages have no such link
+    webhook_secrets: dict[str, list[SecretStr]] = Field(default_factory=dict)
     send_timeout_seconds: Annotated[int, Field(ge=1, le=300)] = 20  # of one attempt
     send_lease_seconds: NonNegativeInt = 60  # then a message whose worker died is taken again
 

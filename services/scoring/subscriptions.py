@@ -1,5 +1,8 @@
 """What scoring does when the other services speak."""
 
+from collections.abc import Sequence
+
+from libs.shared.database import Connection
 from libs.shared.events import (
     ClientArchived,
     ClientChanged,
@@ -10,12 +13,26 @@ from libs.shared.events import (
     InteractionHeld,
     InteractionRecorded,
     LeadReceived,
+    MessageOpened,
+    MessageSent,
 )
 from libs.shared.subscriptions import on
 from services.scoring.acquisition.channels import note_channels
+from services.scoring.audiences.engagement import (
+    note_opened_messages,
+    note_sent_messages,
+    note_what_was_asked_for,
+)
 from services.scoring.clients_heard import keep_cards, put_away, take_back
 from services.scoring.purchases import score_closed_deals, score_reversed_deals
 from services.scoring.touches.heard import note_held_meetings, note_recorded_touches
+
+
+async def note_leads(leads: Sequence[LeadReceived], tx: Connection) -> None:
+    """Where clients come from, and what they ask for."""
+    await note_channels(leads, tx)
+    await note_what_was_asked_for(leads, tx)
+
 
 SUBSCRIPTIONS = (
     on(DealClosed, score_closed_deals),
@@ -26,5 +43,7 @@ SUBSCRIPTIONS = (
     on(ClientChanged, keep_cards),
     on(ClientArchived, put_away),
     on(ClientRestored, take_back),
-    on(LeadReceived, note_channels),
+    on(LeadReceived, note_leads),
+    on(MessageSent, note_sent_messages),
+    on(MessageOpened, note_opened_messages),
 )

@@ -1,17 +1,23 @@
 """The API of notifications: reminders, the ledger, retries, templates, policies."""
 
+import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+from pydantic import SecretStr
 
 from libs.shared.ids import new_id
+from libs.shared.webhooks import sign
 from services.notifications.default_templates import SHIPPED
 from services.notifications.main import build
 from services.notifications.settings import NotificationsSettings
+from tests.apps import problem
 from tests.notifications.conftest import (
     DAY,
     MEETING,
@@ -26,6 +32,7 @@ from tests.notifications.test_staff_alerts import person, unanswered
 from tests.shared.issuer import AUDIENCE, Issuer
 
 MAIL = "/v1/templates/meeting_reminder/email/ru"
+SECRET = "whsec_" + b64encode(b"a secret of twenty-four!").decode()
 TEXT = {"subject": "Ждём вас", "body": "{{ client_name }}, {{ starts_at }}"}
 
 
@@ -45,6 +52,7 @@ async def api(notifications: Notifications) -> AsyncIterator[Api]:
             jwt_audience=AUDIENCE,
             database_pool=4,
             sandbox=True,
+            webhook_secrets={"esp": [SecretStr(SECRET)]},
         )
         app = build(settings)
         async with (
@@ -357,3 +365,62 @@ async def test_a_template_for_staff_is_shown_with_its_own_example(api: Api) -> N
     assert "recipient_name" in shown.json()["variables"]
     assert preview.json()["subject"] == "Касания на сегодня: 7"
     assert (refused.status_code, refused.json()["code"]) == (422, "template-refused")
+
+
+async def report(api: Api, body: Any, source: str = "esp", secret: str = SECRET) -> httpx.Response:
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    headers = sign(secret, identity=str(new_id()), raw=raw, at=datetime.now(UTC))
+    return await api.http.post(f"/v1/webhooks/messages/{source}", content=raw, headers=headers)
+
+
+async def test_an_opening_is_noted_once_whatever_a_provider_repeats(
+    api: Api, notifications: Notifications
+) -> None:
+    anna, meeting = new_id(), new_id()
+    await notifications.hears(client(anna), planned(anna, meeting))
+    await notifications.sends(MEETING - DAY)
+    (sent,) = [each for each in await notifications.deliveries() if each["channel"] == "email"]
+    opened = {"message_id": str(sent["message_id"]), "event": "opened", "at": MEETING - DAY}
+
+    assert (await report(api, opened | {"event": "delivered"})).json() == {"is_new": False}
+    answers = await asyncio.gather(
+        *(report(api, opened | {"event": event}) for event in ("opened", "Clicked", "open"))
+    )
+    assert sorted(answer.json()["is_new"] for answer in answers) == [False, False, True]
+    later = await report(api, opened | {"at": MEETING})
+    assert later.json() == {"is_new": False}
+
+    said = await notifications.database.pool.fetch(
+        "SELECT key, convert_from(data, 'UTF8')::jsonb AS data FROM outbox"
+        " WHERE type = 'baza.message.opened.v1'"
+    )
+    assert [(row["key"], row["data"]["message_id"]) for row in said] == [
+        (str(anna), str(sent["message_id"]))
+    ]
+    assert datetime.fromisoformat(said[0]["data"]["opened_at"]) == MEETING - DAY
+
+
+@pytest.mark.parametrize(
+    ("body", "source", "told"),
+    [
+        (
+            {"message_id": str(new_id()), "event": "opened", "at": MONDAY},
+            "esp",
+            "message-not-found",
+        ),
+        ({"message_id": "7", "event": "opened", "at": MONDAY}, "esp", "report-unreadable"),
+        ({"event": "opened", "at": MONDAY}, "esp", "report-unreadable"),
+        (b"{", "esp", "report-unreadable"),
+        (b"{}", "nobody", "webhook-source-unknown"),
+    ],
+)
+async def test_a_report_that_cannot_be_used_is_refused(
+    api: Api, body: Any, source: str, told: str
+) -> None:
+    assert problem(await report(api, body, source))[1] == told
+
+
+async def test_a_report_must_be_signed(api: Api) -> None:
+    other = "whsec_" + b64encode(b"another secret of thirty").decode()
+    body = {"message_id": str(new_id()), "event": "opened", "at": MONDAY}
+    assert problem(await report(api, body, secret=other)) == (401, "signature-invalid")

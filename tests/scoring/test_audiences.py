@@ -7,7 +7,15 @@ from uuid import UUID
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from libs.shared.events import ClientArchived, ClientCard, ClientCreated, InteractionRecorded
+from libs.shared.events import (
+    ClientArchived,
+    ClientCard,
+    ClientCreated,
+    InteractionRecorded,
+    LeadReceived,
+    MessageOpened,
+    MessageSent,
+)
 from libs.shared.ids import new_id
 from services.scoring.audiences.conditions import READY, AudienceRule
 from services.scoring.audiences.membership import count_audience, turn_due_members
@@ -152,6 +160,83 @@ async def test_card_touch_and_segment_are_joined_by_all_any_and_none(watched: Wa
     assert await watched.members("call_them") == {here}
     await watched.settles(on(30))
     assert await watched.members("call_them") == {here, spoken}
+
+
+def sent(client: UUID, at: datetime, message: UUID | None = None) -> MessageSent:
+    return MessageSent(
+        message_id=message or new_id(),
+        client_id=client,
+        channel="email",
+        template="news",
+        occurred_at=at,
+    )
+
+
+def opened(message: MessageSent, at: datetime) -> MessageOpened:
+    told = message.model_dump(exclude={"event_id", "occurred_at"})
+    return MessageOpened(**told, opened_at=at, occurred_at=at)
+
+
+async def test_unopened_in_a_row_and_days_since_an_opening(watched: Watched) -> None:
+    await watched.begins("unopened_6", {"kind": "unopened", "at_least": 6})
+    await watched.begins("readers", {"kind": "opened", "at_least": 1})
+    await watched.begins("lapsed", {"kind": "days_since", "what": "opening", "at_least": 30})
+    client = new_id()
+    letters = [sent(client, on(day)) for day in range(7)]
+    await watched.hears(*letters[:5], now=on(5))
+    assert await watched.members("unopened_6") == set()
+    await watched.hears(letters[5], letters[5], now=on(6))  # the same twice is one
+    assert await watched.members("unopened_6") == {client}
+
+    await watched.hears(opened(letters[1], on(7)), now=on(7))  # late: four since then
+    assert await watched.members("unopened_6") == set()
+    assert await watched.members("readers") == {client}
+    await watched.hears(opened(letters[1], on(9)), now=on(9))  # again: the first time stays
+    await watched.settles(on(36))
+    assert await watched.members("lapsed") == set()
+    await watched.settles(on(37))
+    assert await watched.members("lapsed") == {client}
+    assert await watched.told(client) == [
+        ("entered", "unopened_6", 1),
+        ("left", "unopened_6", 2),
+        ("entered", "readers", 1),
+        ("entered", "lapsed", 1),
+    ]
+
+
+async def test_an_opening_that_is_heard_before_its_message_counts(watched: Watched) -> None:
+    await watched.begins("unopened", {"kind": "unopened", "at_least": 2})
+    client = new_id()
+    letters = [sent(client, on(day)) for day in range(3)]
+    await watched.hears(opened(letters[1], on(2)), letters[0], now=on(3))
+    await watched.hears(letters[2], letters[1], now=on(3))
+    assert await watched.members("unopened") == set()  # only the last one is unopened
+    await watched.hears(sent(client, on(4)), now=on(4))
+    assert await watched.members("unopened") == {client}
+
+
+async def test_channel_and_product_are_those_of_any_lead(watched: Watched) -> None:
+    await watched.begins("callers", {"kind": "channel", "any_of": ["phone"]})
+    await watched.begins("crm", {"kind": "product", "any_of": ["CRM", "erp"]})
+    client, other = new_id(), new_id()
+
+    def lead(client: UUID, channel: str, product: str | None = None) -> LeadReceived:
+        return LeadReceived(
+            lead_id=new_id(),
+            client_id=client,
+            source="site",
+            channel=channel,
+            product=product,
+            is_returning=False,
+            occurred_at=NEW_YEAR,
+        )
+
+    await watched.hears(lead(client, "form", "Crm"), lead(other, "phone"))
+    assert await watched.members("callers") == {other}
+    assert await watched.members("crm") == {client}
+    await watched.hears(lead(client, "phone"), lead(client, "phone"))
+    assert await watched.members("callers") == {client, other}
+    assert await watched.told(client) == [("entered", "crm", 1), ("entered", "callers", 1)]
 
 
 async def test_hearing_again_and_judging_again_tell_nothing_twice(watched: Watched) -> None:

@@ -23,6 +23,8 @@ _DAYS = {
     "purchase": "last_day",
     "touch": "(last_touch_at AT TIME ZONE {zone})::date",
     "card": "(created_at AT TIME ZONE {zone})::date",
+    "message": "(last_sent_at AT TIME ZONE {zone})::date",
+    "opening": "(last_opened_at AT TIME ZONE {zone})::date",
 }
 
 
@@ -122,10 +124,15 @@ class AboveAverage(_Condition):
 
 
 class DaysSince(_Condition):
-    """So many days ago, or less: a purchase, a touch, the making of the card."""
+    """So many days ago, or less.
+
+    Attributes:
+        what: A purchase, a touch, the making of the card, a message to the client, the opening of
+            one.
+    """
 
     kind: Literal["days_since"]
-    what: Literal["purchase", "touch", "card"]
+    what: Literal["purchase", "touch", "card", "message", "opening"]
     at_least: Count | None = None
     below: Count | None = None
     or_never: bool = False
@@ -167,6 +174,38 @@ class OnCard(_Condition):
         return f"{_CARD[self.kind]} = ANY{asked.add(list(self.any_of), 'text[]')}"
 
 
+class AskedFor(_Condition):
+    """Has ever asked by one of these channels or sources, or for one of these products."""
+
+    kind: Literal["channel", "source", "product"]
+    any_of: Texts
+
+    def sql(self, asked: Asked) -> str:
+        values = asked.add([value.casefold() for value in self.any_of], "text[]")
+        return (
+            "EXISTS (SELECT FROM asked_for AS a WHERE a.client_id = f.client_id"
+            f" AND a.kind = '{self.kind}' AND a.value = ANY{values})"
+        )
+
+
+class Unopened(_Range):
+    """So many messages in a row that the client has not opened, the last one included."""
+
+    kind: Literal["unopened"]
+
+    def sql(self, asked: Asked) -> str:
+        return self.between("unopened", asked)
+
+
+class Opened(_Range):
+    """So many messages that the client has opened."""
+
+    kind: Literal["opened"]
+
+    def sql(self, asked: Asked) -> str:
+        return self.between("opened", asked)
+
+
 class AllOf(_Condition):
     """All of these hold."""
 
@@ -206,6 +245,9 @@ Condition = Annotated[
     | DaysSince
     | Tagged
     | OnCard
+    | AskedFor
+    | Unopened
+    | Opened
     | AllOf
     | AnyOf
     | NoneOf,
@@ -230,6 +272,14 @@ def uses_average(condition: "Condition") -> bool:
     return isinstance(condition, AboveAverage) or any(
         uses_average(each) for each in getattr(condition, "of", ())
     )
+
+
+def uses_messages(condition: "Condition") -> bool:
+    """Whether it looks at what the client was sent."""
+    is_one = isinstance(condition, Unopened | Opened) or (
+        isinstance(condition, DaysSince) and condition.what in ("message", "opening")
+    )
+    return is_one or any(uses_messages(each) for each in getattr(condition, "of", ()))
 
 
 class Mute(_Condition):
@@ -277,5 +327,10 @@ READY = (
         code="inactive_90_days",
         label="Неактивные больше 90 дней",
         condition=DaysSince(kind="days_since", what="purchase", at_least=91),
+    ),
+    AudienceRule(
+        code="unopened_6",
+        label="Не открыли 6 последних писем",
+        condition=Unopened(kind="unopened", at_least=6),
     ),
 )

@@ -18,7 +18,13 @@ from libs.shared import outbox
 from libs.shared.database import Connection
 from libs.shared.events import AudienceEntered, AudienceLeft
 from libs.shared.timers import Timer, due_column
-from services.scoring.audiences.conditions import Asked, AudienceRule, Mute, uses_average
+from services.scoring.audiences.conditions import (
+    Asked,
+    AudienceRule,
+    Mute,
+    uses_average,
+    uses_messages,
+)
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 
@@ -33,9 +39,12 @@ _JUDGE = """
     WITH facts AS (
         SELECT client_id, segment, recency_score, frequency_score, monetary_score, last_day,
             frequency, monetary_minor, last_touch_at, kind, status, city, language, created_at,
-            coalesce(tags, '{{}}') AS tags, coalesce(is_archived, false) AS is_archived
-        FROM unnest({clients}) AS client_id LEFT JOIN scores USING (client_id)
+            coalesce(tags, '{{}}') AS tags, coalesce(is_archived, false) AS is_archived,
+            m.*
+        FROM unnest({clients}) AS clients_asked (client_id)
+        LEFT JOIN scores USING (client_id)
         LEFT JOIN touches USING (client_id) LEFT JOIN clients USING (client_id)
+        CROSS JOIN LATERAL ({messages}) AS m
     )
     SELECT f.client_id, {is_open} AND NOT is_archived AND coalesce({condition}, false),
         (SELECT min(day) FROM unnest(ARRAY[{days}]::date[]) AS day WHERE day > {today}),
@@ -43,6 +52,15 @@ _JUDGE = """
     FROM facts AS f LEFT JOIN audience_members AS m
         ON m.client_id = f.client_id AND m.audience_id = {audience}
 """
+# In a row: since the last of those that were opened. Read only where a condition goes by it.
+_MESSAGES = """
+    SELECT max(sent_at) AS last_sent_at, max(opened_at) AS last_opened_at,
+        count(opened_at) AS opened, count(*) FILTER (WHERE sent_at > coalesce((SELECT max(sent_at)
+            FROM messages AS o WHERE o.client_id = clients_asked.client_id
+                AND o.opened_at IS NOT NULL), '-infinity')) AS unopened
+    FROM messages WHERE messages.client_id = clients_asked.client_id
+"""
+_NO_MESSAGES = "SELECT 0 AS opened, 0 AS unopened"
 _KEEP = """
     INSERT INTO audience_members (audience_id, client_id, is_in, seq, due_at, changed_at)
     SELECT $1, * FROM unnest($2::uuid[], $3::boolean[], $4::int[], $5::timestamptz[],
@@ -103,6 +121,7 @@ async def _judge(
     statement = _JUDGE.format(
         condition=audience.rule.condition.sql(asked),
         days=", ".join(asked.turning_days),
+        messages=_MESSAGES if uses_messages(audience.rule.condition) else _NO_MESSAGES,
         today=asked.today,
         is_open=str(audience.is_on and not _is_muted(audience.rule.mute, today)).lower(),
         clients=asked.add(list(clients), "uuid[]"),

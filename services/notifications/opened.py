@@ -1,0 +1,48 @@
+"""A client has opened a message: noted once, at the first time, and said.
+
+However often a provider repeats itself, and in whatever order, the first that is heard stays.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from libs.shared import outbox
+from libs.shared.database import Connection
+from libs.shared.errors import NotFound
+from libs.shared.events import MessageOpened
+
+_NOTE = """
+    UPDATE deliveries SET opened_at = $2
+    WHERE message_id = $1 AND client_id IS NOT NULL AND opened_at IS NULL
+    RETURNING client_id, channel, template, interaction_id
+"""
+_EXISTS = "SELECT EXISTS (SELECT FROM deliveries WHERE message_id = $1)"
+
+
+class MessageNotFound(NotFound):
+    """There is no message with this id."""
+
+    code = "message-not-found"
+    ru = "Такого сообщения нет."
+
+
+async def note_opened(tx: Connection, message_id: UUID, *, at: datetime, now: datetime) -> bool:
+    """Note that a message was opened; False when that was known, or it went to staff.
+
+    Args:
+        at: As the provider has it. Its clock may be ahead of ours, nothing was opened after `now`.
+
+    Raises:
+        MessageNotFound: No such message was made.
+    """
+    opened_at = min(at, now)
+    row = await tx.fetchrow(_NOTE, message_id, opened_at)
+    if row is None:
+        if not await tx.fetchval(_EXISTS, message_id):
+            raise MessageNotFound
+        return False
+    event = MessageOpened(
+        message_id=message_id, opened_at=opened_at, occurred_at=now, **dict(row.items())
+    )
+    await outbox.add_all(tx, [event])
+    return True
