@@ -1,4 +1,4 @@
-"""A database of before staff were told anything comes through the upgrade with all it had to send."""
+"""A database of before staff were told anything comes through the upgrade with all it had."""
 
 from datetime import timedelta
 
