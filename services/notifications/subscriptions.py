@@ -1,8 +1,5 @@
 """What notifications does when contacts, routing and scoring speak."""
 
-from collections.abc import Sequence
-
-from libs.shared.database import Connection
 from libs.shared.events import (
     ClientChanged,
     ClientCreated,
@@ -10,12 +7,12 @@ from libs.shared.events import (
     InteractionHeld,
     InteractionMoved,
     InteractionPlanned,
-    InteractionRecorded,
     LeadClaimed,
     LeadClosed,
     LeadConverted,
     LeadUnanswered,
     TouchDue,
+    TouchEnded,
     TouchOverdue,
 )
 from libs.shared.subscriptions import on
@@ -29,17 +26,9 @@ from services.notifications.reminders import (
 from services.notifications.staff.alerts import (
     alert_of_touches,
     alert_of_unanswered_leads,
-    call_off_held,
+    call_off_ended_touches,
     call_off_leads,
-    call_off_recorded,
 )
-
-
-async def take_note_of_held(events: Sequence[InteractionHeld], tx: Connection) -> None:
-    """A meeting that took place needs no reminder, and was a touch."""
-    await drop_reminders_of_held(events, tx)
-    await call_off_held(events, tx)
-
 
 SUBSCRIPTIONS = (
     on(ClientCreated, keep_cards),
@@ -47,12 +36,12 @@ SUBSCRIPTIONS = (
     on(InteractionPlanned, plan_reminders),
     on(InteractionMoved, move_reminders),
     on(InteractionCancelled, cancel_reminders),
-    on(InteractionHeld, take_note_of_held),
-    on(InteractionRecorded, call_off_recorded),
+    on(InteractionHeld, drop_reminders_of_held),
     on(LeadUnanswered, alert_of_unanswered_leads),
     on(LeadClaimed, call_off_leads),
     on(LeadConverted, call_off_leads),
     on(LeadClosed, call_off_leads),
     on(TouchDue, alert_of_touches),
     on(TouchOverdue, alert_of_touches),
+    on(TouchEnded, call_off_ended_touches),
 )

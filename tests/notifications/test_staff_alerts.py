@@ -10,12 +10,12 @@ import pytest
 from libs.shared import policies
 from libs.shared.events import (
     Event,
-    InteractionRecorded,
     LeadClaimed,
     LeadClosed,
     LeadConverted,
     LeadUnanswered,
     TouchDue,
+    TouchEnded,
     TouchOverdue,
 )
 from libs.shared.ids import new_id
@@ -25,7 +25,7 @@ from services.notifications.sending import Outcome, settle, take_due
 from services.notifications.staff.directory import write
 from services.notifications.staff.due_alerts import queue_due_alerts
 from services.notifications.staff.policy import AlertRule, StaffAlertPolicy
-from tests.notifications.conftest import LEASE, MONDAY, Notifications, client, held, planned
+from tests.notifications.conftest import LEASE, MONDAY, Notifications, client
 
 TODAY = MONDAY.date()
 DAY_BEGINS = MONDAY - timedelta(hours=3)  # nine o'clock in Moscow
@@ -90,14 +90,14 @@ def touch(
     )
 
 
-def spoken(of: UUID, *, at: datetime = MONDAY, kind: str = "call") -> InteractionRecorded:
-    return InteractionRecorded(
-        interaction_id=new_id(),
+def ended(of: UUID, outcome: str = "kept", *, number: int = 1) -> TouchEnded:
+    return TouchEnded(
         client_id=of,
-        kind=kind,
-        direction="outgoing",
-        happened_at=at,
-        occurred_at=at,
+        touch_no=number,
+        segment="champions",
+        due_on=TODAY,
+        outcome=outcome,
+        occurred_at=DAY_BEGINS + MINUTE,
     )
 
 
@@ -192,57 +192,33 @@ async def test_touches_of_a_day_are_one_letter(notifications: Notifications) -> 
     assert (row["staff_id"], row["client_id"], row["state"]) == (oleg, None, "sent")
 
 
-@pytest.mark.parametrize("how", ["recorded", "held"])
-@pytest.mark.parametrize("first", ["touch", "spoken"])
-async def test_a_touch_that_is_done_is_not_told_in_whatever_order_it_is_heard(
-    notifications: Notifications, how: str, first: str
-) -> None:
-    oleg, anna, meeting = await person(notifications), new_id(), new_id()
-    at = DAY_BEGINS + MINUTE
-    done: Event = spoken(anna, at=at)
-    if how == "held":
-        await notifications.hears(planned(anna, meeting))
-        done = held(anna, meeting).model_copy(update={"held_at": at})
-    heard = [touch(TouchDue, anna, oleg), done]
-
-    for event in heard if first == "touch" else reversed(heard):
-        await notifications.hears(event)
-    await notifications.sends(DAY_BEGINS + TOLD)
-
-    assert notifications.post.mails == []
-    state = "cancelled" if first == "touch" else "skipped"
-    assert await alerts(notifications) == [("touch_due", state, "spoken")]
-
-
-async def test_a_note_or_a_talk_of_the_day_before_is_no_touch(
-    notifications: Notifications,
+@pytest.mark.parametrize("outcome", ["kept", "late", "void"])
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_touch_that_is_over_is_told_to_nobody_any_more(
+    notifications: Notifications, outcome: str, together: bool
 ) -> None:
     oleg, anna = await person(notifications), new_id()
-    await notifications.hears(
-        touch(TouchDue, anna, oleg),
-        spoken(anna, kind="note"),
-        spoken(anna, at=DAY_BEGINS - timedelta(days=1)),
-    )
+    kind = TouchOverdue if outcome == "late" else TouchDue
+    heard: list[Event] = [touch(kind, anna, oleg), ended(anna, outcome)]
+
+    for batch in [heard] if together else [[event] for event in heard]:
+        await notifications.hears(*batch)
+    await notifications.hears(touch(kind, anna, oleg))  # said again by a replay
+    await notifications.sends(DAY_ENDS + TOLD)
+
+    assert notifications.post.mails == []
+    assert {(state, reason) for _, state, reason in await alerts(notifications)} == {
+        ("cancelled", f"touch_{outcome}")
+    }
+
+
+async def test_the_end_of_one_touch_leaves_the_next_alone(notifications: Notifications) -> None:
+    oleg, anna = await person(notifications), new_id()
+    await notifications.hears(ended(anna), touch(TouchDue, anna, oleg, number=2), ended(anna))
 
     await notifications.sends(DAY_BEGINS + TOLD)
 
     assert len(notifications.post.mails) == 1
-
-
-async def test_touch_and_talk_that_are_heard_together_tell_nothing(
-    notifications: Notifications, second_worker: Notifications
-) -> None:
-    oleg = await person(notifications)
-    clients = [new_id() for _ in range(30)]
-
-    await asyncio.gather(
-        *(notifications.hears(touch(TouchDue, one, oleg)) for one in clients),
-        *(second_worker.hears(spoken(one)) for one in clients),
-    )
-    await notifications.sends(DAY_BEGINS + TOLD)
-
-    assert notifications.post.mails == []
-    assert {reason for _, _, reason in await alerts(notifications)} == {"spoken"}
 
 
 async def test_an_overdue_touch_takes_the_place_of_a_due_one(

@@ -4,36 +4,20 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
-from alembic import command
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from libs.shared import migrations
 from libs.shared.database import Database
 from libs.shared.ids import new_id
 from services.routing.common_queue import try_again
 from tests.conftest import PLUMBING, FreshDatabase
 from tests.routing.conftest import NOON, WINDOW, Routing
-
-
-async def upgraded(url: str, version: str) -> None:
-    engine = create_async_engine("postgresql+asyncpg://" + url.split("://", 1)[1])
-
-    def run(connection: Connection) -> None:
-        config = migrations.configuration("routing")
-        config.attributes["connection"] = connection
-        command.upgrade(config, version)
-
-    async with engine.begin() as connection:
-        await connection.run_sync(run)
-    await engine.dispose()
+from tests.upgrades import upgraded
 
 
 async def test_leads_turns_and_shifts_survive(fresh_database: FreshDatabase) -> None:
     url = await fresh_database(PLUMBING)
     connection = await asyncpg.connect(url)
     await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    await upgraded(url, "0002")
+    await upgraded(url, "routing", "0002")
     ann, ben = sorted([new_id(), new_id()])
     for manager, turn in ((ann, 7), (ben, 6)):
         await connection.execute(
@@ -67,7 +51,7 @@ async def test_leads_turns_and_shifts_survive(fresh_database: FreshDatabase) -> 
         NOON,
         NOON + WINDOW,
     )
-    await upgraded(url, "head")
+    await upgraded(url, "routing", "head")
     await connection.close()
 
     async with Database.open(url, name="test", pool_size=2) as database:

@@ -1,35 +1,28 @@
 """What is heard becomes alerts, each once for each person, and is called off when it is over.
 
-A lead is over when it was claimed, converted or closed. A touch is over when somebody has spoken
-with the client on its day or later, or when a later event of its plan is heard. Events of a lead
-and of a plan come in order; what was spoken comes by another topic, so the last day is kept, and
-whoever hears of either meets the other at the client's row.
+A lead is over when it was claimed, converted or closed. A touch is over when scoring says so, or
+when a later event of its client's plan is heard. The events of a lead and those of a client's plan
+come in their order; one that comes once more after later ones changes nothing.
 """
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from libs.shared import policies
 from libs.shared.database import Connection
 from libs.shared.events import (
-    InteractionHeld,
-    InteractionRecorded,
     LeadClaimed,
     LeadClosed,
     LeadConverted,
     LeadUnanswered,
     TouchDue,
+    TouchEnded,
     TouchOverdue,
 )
 from libs.shared.ids import new_id
-from services.notifications.reminder_policy import ReminderPolicy
 from services.notifications.staff.policy import AlertRule, StaffAlertPolicy
-
-NOT_SPOKEN = frozenset({"note"})  # kinds of interactions in which nobody spoke with the client
-NEVER = date.min
 
 _STAFF = """
     SELECT staff_id, is_supervisor FROM staff
@@ -38,11 +31,11 @@ _STAFF = """
 _PLAN = """
     INSERT INTO alerts (alert_id, kind, subject_id, subject_no, client_id, manager_id, due_on,
         since, staff_id, channel, template, policy_version, planned_for, stale_at, due_at, state,
-        reason, changed_at)
+        changed_at)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::integer[], $5::uuid[], $6::uuid[],
         $7::date[], $8::timestamptz[], $9::uuid[], $10::text[], $11::text[], $12::integer[],
-        $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::text[], $17::text[],
-        $18::timestamptz[])
+        $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::text[],
+        $17::timestamptz[])
     ON CONFLICT (kind, subject_id, subject_no, staff_id, channel) DO NOTHING
 """
 # What is being sent keeps its state: the message may be on its way (`sending.py` looks again).
@@ -52,11 +45,9 @@ _CALL_OFF = """
         reason = CASE WHEN a.state = 'planned' THEN e.reason ELSE a.reason END,
         changed_at = CASE WHEN a.state = 'planned' THEN e.at ELSE a.changed_at END
     FROM (SELECT alert_id, o.at, o.reason
-        FROM alerts JOIN unnest($1::uuid[], $2::integer[], $3::date[], $4::timestamptz[],
-            $5::text[]) AS o (subject_id, before, day, at, reason) USING (subject_id)
-        WHERE over_at IS NULL AND (kind = 'lead_unanswered') = (before IS NULL AND day IS NULL)
-            AND coalesce(subject_no * 2 + (kind = 'touch_overdue')::int < before, due_on <= day,
-                true)
+        FROM alerts JOIN unnest($1::uuid[], $2::integer[], $3::timestamptz[], $4::text[])
+            AS o (subject_id, before, at, reason) USING (subject_id)
+        WHERE over_at IS NULL AND subject_no * 2 + (kind = 'touch_overdue')::int < before
         ORDER BY alert_id FOR UPDATE OF alerts) AS e
     WHERE a.alert_id = e.alert_id
 """
@@ -64,20 +55,10 @@ _STAGES = """
     SELECT subject_id, max(subject_no * 2 + (kind = 'touch_overdue')::int) AS stage FROM alerts
     WHERE subject_id = ANY($1::uuid[]) GROUP BY subject_id
 """
-_MEET = """
-    INSERT INTO spoken_with AS s (client_id, last_on)
-    SELECT * FROM unnest($1::uuid[], $2::date[]) AS t (client_id, last_on) ORDER BY client_id
-    ON CONFLICT (client_id) DO UPDATE SET last_on = greatest(s.last_on, excluded.last_on)
-    RETURNING client_id, last_on
-"""
 
 
 class Occasion(NamedTuple):
-    """Something that staff are told of.
-
-    Attributes:
-        is_over: Somebody has acted already.
-    """
+    """Something that staff are told of, its members in the order of the statement."""
 
     kind: str
     subject_id: UUID
@@ -86,20 +67,17 @@ class Occasion(NamedTuple):
     manager_id: UUID | None
     due_on: date | None
     since: datetime
-    is_over: bool = False
 
 
 class Over(NamedTuple):
     """What makes alerts of a subject superfluous, its members in the order of the statement.
 
     Attributes:
-        before: Only those of a touch that are earlier than this stage: two for each touch.
-        day: Only those of a touch that was due on this day or before.
+        before: Those of an earlier stage: a touch has two, due and overdue, a lead has one.
     """
 
     subject_id: UUID
-    before: int | None
-    day: date | None
+    before: int
     at: datetime
     reason: str
 
@@ -122,7 +100,7 @@ async def call_off_leads(
 ) -> None:
     """Somebody has taken the lead, or there is nothing to take any more."""
     reason = type(events[0]).event_name.replace(".", "_")
-    await _call_off(tx, [Over(e.lead_id, None, None, e.occurred_at, reason) for e in events])
+    await _call_off(tx, [Over(e.lead_id, 1, e.occurred_at, reason) for e in events])
 
 
 async def alert_of_touches(
@@ -136,9 +114,8 @@ async def alert_of_touches(
         if known is None or known.touch_no < event.touch_no:
             newest[event.client_id] = event
     stages = {c: e.touch_no * 2 + (kind == "touch_overdue") for c, e in newest.items()}
-    spoken = await _meet(tx, dict.fromkeys(newest, NEVER))
     await _call_off(
-        tx, [Over(c, stages[c], None, e.occurred_at, "superseded") for c, e in newest.items()]
+        tx, [Over(c, stages[c], e.occurred_at, "superseded") for c, e in newest.items()]
     )
     later = {row["subject_id"]: row["stage"] for row in await tx.fetch(_STAGES, list(newest))}
     await _plan(
@@ -152,7 +129,6 @@ async def alert_of_touches(
                 manager_id=event.manager_id,
                 due_on=event.due_on,
                 since=event.occurred_at,
-                is_over=spoken[client_id] >= event.due_on,
             )
             for client_id, event in newest.items()
             if later.get(client_id, 0) <= stages[client_id]
@@ -160,31 +136,15 @@ async def alert_of_touches(
     )
 
 
-async def call_off_recorded(events: Sequence[InteractionRecorded], tx: Connection) -> None:
-    """Somebody has spoken with these clients."""
-    await _spoken(tx, [(e.client_id, e.happened_at) for e in events if e.kind not in NOT_SPOKEN])
-
-
-async def call_off_held(events: Sequence[InteractionHeld], tx: Connection) -> None:
-    """A planned meeting or call with these clients took place."""
-    await _spoken(tx, [(e.client_id, e.held_at) for e in events])
-
-
-async def _spoken(tx: Connection, spoken: Sequence[tuple[UUID, datetime]]) -> None:
-    zone = ZoneInfo((await policies.current(tx, ReminderPolicy)).body.zone)
-    last: dict[UUID, datetime] = {}
-    for client_id, at in spoken:
-        last[client_id] = max(last.get(client_id, at), at)
-    days = {client_id: at.astimezone(zone).date() for client_id, at in last.items()}
-    if days:
-        await _meet(tx, days)
-        await _call_off(tx, [Over(c, None, days[c], last[c], "spoken") for c in days])
-
-
-async def _meet(tx: Connection, days: dict[UUID, date]) -> dict[UUID, date]:
-    """Note when clients were spoken with; the last day of each. Their rows are locked."""
-    rows = await tx.fetch(_MEET, list(days), list(days.values()))
-    return {row["client_id"]: row["last_on"] for row in rows}
+async def call_off_ended_touches(events: Sequence[TouchEnded], tx: Connection) -> None:
+    """Somebody has spoken with these clients, or need not any more."""
+    await _call_off(
+        tx,
+        [
+            Over(e.client_id, 2 * e.touch_no + 2, e.occurred_at, f"touch_{e.outcome}")
+            for e in events
+        ],
+    )
 
 
 async def _call_off(tx: Connection, over: Sequence[Over]) -> None:
@@ -213,15 +173,14 @@ def _row(
     planned_for = occasion.since + timedelta(minutes=rule.after_minutes)
     return (
         new_id(),
-        *occasion[:-1],
+        *occasion,
         staff_id,
         rule.channel,
         rule.template,
         policy_version,
         planned_for,
         occasion.since + timedelta(minutes=rule.stale_after_minutes),
-        None if occasion.is_over else planned_for,
-        "skipped" if occasion.is_over else "planned",
-        "spoken" if occasion.is_over else None,
+        planned_for,
+        "planned",
         occasion.since,
     )

@@ -38,7 +38,7 @@ routes = router(prefix="/v1", tags=["staff"])
 
 Reader = Annotated[Principal, Depends(require(Role.MANAGER, Role.SUPERVISOR, Role.SUPPORT))]
 Writer = Annotated[Principal, Depends(require(Role.SUPERVISOR, Role.INTEGRATION))]
-AlertState = Literal["planned", "sending", "sent", "failed", "unknown", "cancelled", "skipped"]
+AlertState = Literal["planned", "sending", "sent", "failed", "unknown", "cancelled"]
 
 
 def _mail_address(address: str) -> str:
@@ -86,7 +86,7 @@ class AlertView(BaseModel):
         subject_id: The lead, or the client of a touch.
         subject_no: Number of the touch; 0 for a lead.
         since: When it happened.
-        reason: Why it was cancelled, skipped or failed.
+        reason: Why it was cancelled or failed.
         over_at: When somebody had acted.
         message_id: Of the delivery that tells it, with others or alone.
     """

@@ -39,7 +39,7 @@ CREATE TABLE alerts (
     stale_at timestamptz NOT NULL,
     due_at timestamptz,
     state text NOT NULL CHECK (state IN
-        ('planned', 'sending', 'sent', 'failed', 'unknown', 'cancelled', 'skipped')),
+        ('planned', 'sending', 'sent', 'failed', 'unknown', 'cancelled')),
     reason text,
     over_at timestamptz,
     message_id uuid,
@@ -57,12 +57,6 @@ COMMENT ON COLUMN alerts.subject_no IS 'Number of the touch; 0 for a lead.';
 COMMENT ON COLUMN alerts.since IS 'When it happened.';
 COMMENT ON COLUMN alerts.over_at IS 'When somebody had acted; it need not be told any more.';
 COMMENT ON COLUMN alerts.message_id IS 'Of the message that tells it, with others or alone.';
-
-CREATE TABLE spoken_with (
-    client_id uuid PRIMARY KEY,
-    last_on date NOT NULL
-) WITH (fillfactor = 80);
-COMMENT ON TABLE spoken_with IS 'The last day that somebody spoke with a client, as heard so far.';
 
 ALTER TABLE deliveries
     ALTER COLUMN reminder_id DROP NOT NULL,
