@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared import outbox
 from libs.shared.audit import record
-from libs.shared.database import Connection
+from libs.shared.database import Connection, bare
 from libs.shared.errors import Conflict, NotFound
 from libs.shared.events import RulesActivated
 from services.scoring.models import RuleChange, RulePreview, RuleSetVersion
@@ -131,14 +131,6 @@ async def _change(connection: Connection, rules: Rules, before: Rules, now: date
         checked=0,
         moved=0,
     )
-
-
-async def bare(session: AsyncSession) -> Connection:
-    """The connection of a session that has begun its transaction."""
-    fairy = await (await session.connection()).get_raw_connection()
-    connection: Connection | None = fairy.driver_connection
-    assert connection is not None  # noqa: S101  # it has just been used
-    return connection
 
 
 async def _previewed_cuts(session: AsyncSession, version: int, preview_id: UUID) -> Cuts:
