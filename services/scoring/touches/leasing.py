@@ -19,16 +19,29 @@ from libs.shared.database import Connection
 from libs.shared.errors import Conflict, NotFound
 from services.scoring.touches.budget import budget_on
 from services.scoring.touches.policy import QueuePolicy
-from services.scoring.touches.queue import COMMON_QUEUE, FACTS, JOINED, ORDER
+from services.scoring.touches.queue import (
+    COMMON_QUEUE,
+    FACTS,
+    JOINED,
+    OPEN,
+    ORDER,
+    not_muted,
+    place_of,
+)
 from services.scoring.touches.terms import HOLD, Terms
 
-_FREE = "state IN ('due', 'overdue') AND (leased_until IS NULL OR leased_until <= $4)"
 _FIRST = f"""
     SELECT client_id, priority, state, value_minor FROM touch_plans
-    WHERE (SELECT is_wanted FROM wanted) AND {_FREE} AND segment <> ALL($8::text[]) AND {{whose}}
+    WHERE (SELECT is_wanted FROM wanted) AND {OPEN} {{free}} AND queue_of = {{whose}}
     ORDER BY {ORDER} LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _HELD = "leased_by = $3 AND leased_until > $4"
+_SET_ASIDE = f"""
+    set_aside AS (
+        UPDATE touch_plans SET is_in_hand = false
+        WHERE client_id = {{client}} AND {_HELD} AND (SELECT is_allowed FROM allowed)
+    ),
+"""
 # One statement, so one round trip, atomic without a transaction. Whoever it sets aside, holds and
 # takes are different clients: no row is written twice.
 _NEXT = f"""
@@ -36,24 +49,18 @@ _NEXT = f"""
         SELECT coalesce((SELECT touches FROM manager_days WHERE manager_id = $3 AND day = $6), 0)
             AS done
     ), allowed AS MATERIALIZED (
-        SELECT hold AND ($9::int IS NULL OR done < $9) AS is_allowed FROM terms, budget
-    ), set_aside AS (
-        UPDATE touch_plans SET is_in_hand = false
-        WHERE client_id = $5 AND {_HELD} AND (SELECT is_allowed FROM allowed)
-    ), held AS MATERIALIZED (
-        SELECT * FROM touch_plans WHERE {_HELD} AND is_in_hand AND client_id IS DISTINCT FROM $5
+        SELECT hold AND ($7::int IS NULL OR done < $7) AS is_allowed FROM terms, budget
+    ), {{set_aside}}
+    held AS MATERIALIZED (
+        SELECT * FROM touch_plans WHERE {_HELD} AND is_in_hand {{but}}
             AND (SELECT is_allowed FROM allowed)
         ORDER BY leased_at LIMIT 1
     ), wanted AS MATERIALIZED (
         SELECT is_allowed AND NOT EXISTS (SELECT FROM held) AS is_wanted FROM allowed
-    ),
-    own AS MATERIALIZED ({_FIRST.format(whose="queue_of = $3")}),
-    common AS MATERIALIZED ({_FIRST.format(whose=f"queue_of = {COMMON_QUEUE} AND $10")}),
-    chosen AS (
-        SELECT client_id FROM (SELECT * FROM own UNION ALL SELECT * FROM common) AS first
-        ORDER BY {ORDER} LIMIT 1
+    ), {{firsts}}, chosen AS (
+        SELECT client_id FROM ({{all_firsts}}) AS first ORDER BY {ORDER} LIMIT 1
     ), taken AS (
-        UPDATE touch_plans AS p SET leased_by = $3, leased_at = $4, leased_until = $7,
+        UPDATE touch_plans AS p SET leased_by = $3, leased_at = $4, leased_until = $5,
             lease_no = lease_no + 1, is_in_hand = true
         FROM chosen WHERE p.client_id = chosen.client_id RETURNING p.*
     )
@@ -124,23 +131,36 @@ async def take_next(
     """
     policy, today = terms.policy, terms.rules.day_of(now)
     room = budget_on(terms, now).touches if policy.ends_with_the_budget else None
-    found = await connection.fetchrow(
-        _NEXT,
-        *terms.versions,
-        manager_id,
-        now,
-        done_with,
-        today,
-        _until(policy, now),
-        policy.muted_on(today),
-        room,
-        policy.common_queue,
-    )
+    values = [*terms.versions, manager_id, now, _until(policy, now), today, room]
+    found = await connection.fetchrow(_next(terms, now, done_with, values), *values)
     if found is None or not found["hold"]:
         return None
     if room is not None and found["done"] >= room:
         raise BudgetUsedUp(touches=room, done=found["done"])
     return found
+
+
+def _next(terms: Terms, now: datetime, done_with: UUID | None, values: list[Any]) -> str:
+    """The statement, without what is not asked for: see `queue.py`."""
+    set_aside = but = ""
+    if done_with is not None:
+        client = place_of(done_with, values)
+        set_aside = _SET_ASIDE.format(client=client)
+        but = f"AND client_id <> {client}"
+    free = "AND (leased_until IS NULL OR leased_until <= $4)" + not_muted(terms, now, values)
+    queues = {"own": "$3"}
+    if terms.policy.common_queue:
+        queues["common"] = COMMON_QUEUE
+    firsts = [
+        f"{name} AS MATERIALIZED ({_FIRST.format(free=free, whose=whose)})"
+        for name, whose in queues.items()
+    ]
+    return _NEXT.format(
+        set_aside=set_aside,
+        but=but,
+        firsts=", ".join(firsts),
+        all_firsts=" UNION ALL ".join(f"SELECT * FROM {name}" for name in queues),
+    )
 
 
 async def take(
