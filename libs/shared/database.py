@@ -131,6 +131,14 @@ def _asyncpg_uuid(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+async def bare(session: AsyncSession) -> Connection:
+    """The asyncpg connection of a session that has begun its transaction with a statement."""
+    fairy = await (await session.connection()).get_raw_connection()
+    connection: Connection | None = fairy.driver_connection
+    assert connection is not None  # noqa: S101  # it has just been used
+    return connection
+
+
 async def prepare_connection(connection: asyncpg.Connection) -> None:
     """Make jsonb columns travel as Python values on a bare asyncpg connection."""
     await connection.set_type_codec(

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared import outbox
 from libs.shared.audit import record
-from libs.shared.database import Connection
+from libs.shared.database import Connection, bare
 from libs.shared.errors import Conflict, NotFound
 from libs.shared.events import RulesActivated
 from services.scoring.models import RuleChange, RulePreview, RuleSetVersion
@@ -27,7 +27,11 @@ from services.scoring.rules_in_force import RULES_LOCK, cuts_from, find, rules_i
 # Then some clients' figures are of one basis and some of another.
 _COUNTING = "SELECT EXISTS (SELECT FROM rule_changes WHERE due_at IS NOT NULL AND counts_anew)"
 
-_UNDER_WAY = "SELECT EXISTS (SELECT FROM rule_changes WHERE due_at IS NOT NULL)"
+# While boundaries are still written everybody has their segment already.
+_UNDER_WAY = """
+    SELECT count(*) > 0, count(*) FILTER (WHERE rated_at IS NULL) > 0
+    FROM rule_changes WHERE due_at IS NOT NULL
+"""
 
 
 class RuleSetNotDraft(Conflict):
@@ -116,14 +120,14 @@ def stored_cuts(cuts: Cuts) -> dict[str, list[float]]:
 async def _change(connection: Connection, rules: Rules, before: Rules, now: datetime) -> RuleChange:
     """What has to be done; all of it, where the change before has not reached everybody yet."""
     is_mixed = await connection.fetchval(_COUNTING)
-    is_under_way = await connection.fetchval(_UNDER_WAY)
+    is_under_way, is_rating = await connection.fetchrow(_UNDER_WAY)  # type: ignore[misc]  # aggregates
     # A client's next boundary is the next bound: one that was there before is no nearer.
     known_bounds = {ceil(bound) for bound in before.cuts.recency_days}
     bounds = {ceil(bound) for bound in rules.cuts.recency_days}
     return RuleChange(
         version=rules.version,
         counts_anew=is_mixed or rules.basis != before.basis,
-        renames=is_under_way or rules.segments_by_run != before.segments_by_run,
+        renames=is_rating or rules.segments_by_run != before.segments_by_run,
         comes_nearer=is_under_way or not bounds <= known_bounds,
         state="waiting",
         due_at=now,
@@ -131,14 +135,6 @@ async def _change(connection: Connection, rules: Rules, before: Rules, now: date
         checked=0,
         moved=0,
     )
-
-
-async def bare(session: AsyncSession) -> Connection:
-    """The connection of a session that has begun its transaction."""
-    fairy = await (await session.connection()).get_raw_connection()
-    connection: Connection | None = fairy.driver_connection
-    assert connection is not None  # noqa: S101  # it has just been used
-    return connection
 
 
 async def _previewed_cuts(session: AsyncSession, version: int, preview_id: UUID) -> Cuts:
@@ -182,6 +178,8 @@ async def figures_of(connection: Connection, rating: Rating, now: datetime) -> s
     in_force = await rules_seen(connection)
     if rating.rules.basis != in_force.basis or await connection.fetchval(_COUNTING):
         return rating.counted()
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM scores WHERE due_at <= $1)", now):
+        return rating.stored()
     instant = rating.add(now, "timestamptz")
     stored = rating.stored(f"(due_at IS NULL OR due_at > {instant})")
     is_due = f"due_at <= {instant}"

@@ -5,7 +5,14 @@ from fastapi import FastAPI
 import services.scoring
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
-from services.scoring import api, past_api, rules_api, value_api
+from services.scoring import (
+    api,
+    past_api,
+    previews_api,
+    rescorings_api,
+    rules_api,
+    value_api,
+)
 from services.scoring.acquisition import api as acquisition_api
 from services.scoring.acquisition.unit_economics import UnitEconomicsPolicy
 from services.scoring.audiences import api as audiences_api
@@ -14,6 +21,7 @@ from services.scoring.flags import api as flags_api
 from services.scoring.flags.policy import FlagPolicy
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
+from services.scoring.touches import leasing_api
 from services.scoring.touches.policy import QueuePolicy
 from services.scoring.value_models import ValueModelPolicy
 
@@ -29,7 +37,10 @@ def build(settings: ScoringSettings) -> FastAPI:
             past_api.routes,
             value_api.routes,
             rules_api.routes,
+            previews_api.routes,
+            rescorings_api.routes,
             touches_api.routes,
+            leasing_api.routes,
             flags_api.routes,
             audiences_api.routes,
             acquisition_api.routes,

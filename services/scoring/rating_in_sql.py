@@ -268,6 +268,14 @@ async def join_by_hash(connection: Connection) -> None:
     await connection.execute("SET LOCAL enable_nestloop = off")
 
 
+async def look_up_by_key(connection: Connection) -> None:
+    """Let this transaction find the few rows that it writes by their keys.
+
+    PostgreSQL expects most of a stretch to change and would read it a second time for a join.
+    """
+    await connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+
+
 async def end_of_stretch(connection: Connection, after: UUID, length: int) -> UUID | None:
     """The last client of a stretch of so many behind `after`; None where it is the last stretch."""
     last: UUID | None = await connection.fetchval(

@@ -24,7 +24,14 @@ import asyncpg
 from libs.shared.database import Connection
 from libs.shared.events import Event
 from libs.shared.timers import Timer, due_column
-from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch, join_by_hash
+from services.scoring.rating_in_sql import (
+    FIRST,
+    Rating,
+    clients_in,
+    end_of_stretch,
+    join_by_hash,
+    look_up_by_key,
+)
 from services.scoring.rfm import Scores
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
@@ -33,7 +40,7 @@ from services.scoring.standing import Change
 from services.scoring.touches.changes import note_changed_clients
 from services.scoring.touches.planning import plan_everybody
 
-STRETCH = 20_000
+STRETCH = 40_000
 LEISURE_STRETCH = 5_000
 SOON_DAYS = 2
 COUNTED_STRETCH = 2_000  # locked as a whole while their purchases are read
@@ -48,11 +55,14 @@ _STILL_UNDER_WAY = """
     SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND granted
         AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[]))
 """
+# Asked only of those whose ratings stay, so the stored ones do as well as the new ones, which would
+# have to be found again for each use. Of all that makes a boundary only the recency bound is the
+# rules'; the rest is of one basis, and no stored boundary is later than that.
 _COMES_NEARER = """
-    OR ({soon} (due_on < (due_at AT TIME ZONE {zone})::date
-        OR (due_at IS NULL AND due_on IS NOT NULL)))
+    OR (due_at IS NULL AND due_on IS NOT NULL)
+    OR ({soon} {bound} < (due_at AT TIME ZONE {zone})::date)
 """
-# Without the second naming of the stretch the whole table is read to find some rows of it.
+_NEXT_BOUND = "last_day + {recency_bounds}[6 - recency_score]"
 _APPLY = """
     WITH changed AS MATERIALIZED (
         SELECT rated.*, {midnight} AS new_due_at FROM ({rated}) AS rated
@@ -66,7 +76,7 @@ _APPLY = """
             monetary_minor = c.monetary_minor, monthly_run = c.monthly_run, as_of = c.on_day,
             due_at = c.new_due_at, rule_version = {version},
             seq = c.seq + (c.segment IS DISTINCT FROM c.new_segment)::int
-        FROM changed AS c WHERE s.client_id = c.client_id AND {stretch}
+        FROM changed AS c WHERE s.client_id = c.client_id {stretch}
     )
     SELECT client_id, seq + 1, segment, new_segment, recency_rating, frequency_rating,
         monetary_rating, on_day
@@ -161,7 +171,7 @@ async def _rate_stretch(
     now: datetime,
 ) -> int:
     """Rate the clients behind `after`, up to and including `upto`; how many moved."""
-    await join_by_hash(tx)
+    await (join_by_hash if change["counts_anew"] else look_up_by_key)(tx)
     rating = Rating(rules, rules.day_of(now))
     stretch = f"client_id > {rating.add(after, 'uuid')}"
     if upto is not None:
@@ -197,16 +207,18 @@ def _statement(rating: Rating, change: asyncpg.Record, which: str, stretch: str)
     if counts_anew:
         or_else = "OR true"
     elif change["comes_nearer"]:
-        soon = f"due_on <= {rating['today']} + {SOON_DAYS} AND"
+        bound = _NEXT_BOUND.format(recency_bounds=rating["recency_bounds"])
+        soon = f"{bound} <= {rating['today']} + {SOON_DAYS} AND"
         or_else += _COMES_NEARER.format(
-            zone=rating["zone"], soon="" if change["state"] == "boundaries" else soon
+            bound=bound, zone=rating["zone"], soon="" if change["state"] == "boundaries" else soon
         )
     figures = rating.counted(which, stretch) if counts_anew else rating.stored(which)
     return _APPLY.format(
         rated=rating.rated(figures),
         midnight=rating.midnight("due_on"),
         version=rating.add(rating.rules.version, "int"),
-        stretch=stretch.replace("client_id", "s.client_id"),
+        # Where rows are joined by hash, the whole table would be read to find those of a stretch.
+        stretch=f"AND {stretch.replace('client_id', 's.client_id')}" if counts_anew else "",
         or_else=or_else,
         lock="" if counts_anew else "FOR UPDATE",
     )

@@ -1,4 +1,4 @@
-"""HTTP in: rule sets and full rescorings."""
+"""HTTP in: rule sets, which one is in force, and how far a new one has reached everybody."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -19,24 +19,20 @@ from libs.shared.http import (
     Limit,
     Now,
     Page,
-    Request,
     Session,
     page_of,
     problems,
     router,
 )
-from libs.shared.ids import new_id
 from services.scoring.activation import (
     BaseIsEmpty,
     PreviewNotFound,
     RuleSetNotDraft,
     activate,
-    stored_cuts,
 )
 from services.scoring.completeness import DataIncomplete, demand_complete, measures
-from services.scoring.models import Rescoring, RuleChange, RulePreview, RuleSetVersion
+from services.scoring.models import RuleChange, RuleSetVersion
 from services.scoring.presets import PRESETS
-from services.scoring.preview import Moves, preview
 from services.scoring.rules import CurrencyWithoutRate, Rules, RuleSet
 from services.scoring.rules_in_force import RuleSetNotFound, draft, find, prepared
 
@@ -45,13 +41,6 @@ routes = router(prefix="/v1", tags=["scoring"])
 READERS = (Role.MANAGER, Role.SUPERVISOR, Role.ANALYST, Role.MARKETER, Role.INTEGRATION)
 Reader = Annotated[Principal, Depends(require(*READERS))]
 Analyst = Annotated[Principal, Depends(require(Role.ANALYST, Role.SUPERVISOR))]
-
-
-class RescoringNotFound(NotFound):
-    """There is no rescoring with this id."""
-
-    code = "rescoring-not-found"
-    ru = "Такого пересчёта нет."
 
 
 class RuleSetView(BaseModel):
@@ -81,51 +70,6 @@ class PresetView(BaseModel):
     rule_set: RuleSet
 
 
-class MovesView(BaseModel):
-    """Clients who would go from one segment to another (or stay, where both are the same).
-
-    Attributes:
-        monetary_minor: Kept in the draft's period, minor units of its reporting currency.
-        examples: The most valuable of those who would move.
-    """
-
-    old_segment: str | None
-    new_segment: str | None
-    clients: int
-    monetary_minor: int
-    examples: list[UUID]
-
-    @classmethod
-    def of(cls, moves: Moves) -> "MovesView":
-        return cls(
-            old_segment=moves.old_segment,
-            new_segment=moves.new_segment,
-            clients=moves.clients,
-            monetary_minor=moves.monetary_minor,
-            examples=[UUID(bytes=example.bytes) for example in moves.examples],
-        )
-
-
-class PreviewView(BaseModel):
-    """What activating a draft would have done at `made_at`.
-
-    Attributes:
-        cuts: What activation `as_previewed` will cut at.
-        moving: Clients who would get another segment.
-        matrix: Every pair of old and new segment that has clients, the largest first.
-    """
-
-    preview_id: UUID
-    version: int
-    made_at: datetime
-    made_by: str
-    currency: str
-    cuts: dict[str, list[float]]
-    clients: int
-    moving: int
-    matrix: list[MovesView]
-
-
 class MeasureView(BaseModel):
     """One thing that may be missing in the data: how much is, and how much may be."""
 
@@ -153,23 +97,6 @@ class RuleChangeView(BaseModel):
     moved: int
     rated_at: datetime | None
     finished_at: datetime | None
-
-
-class RescoringView(BaseModel):
-    """A full rescoring; `mismatches` counts clients whose stored score was wrong and is mended."""
-
-    rescoring_id: UUID
-    state: str
-    checked: int
-    mismatches: int
-    history_mismatches: int
-    requested_at: datetime
-    requested_by: str
-    finished_at: datetime | None
-
-
-class StartRescoring(Request):
-    """Score everybody again from the bare purchases."""
 
 
 async def current_rules(session: Session) -> Rules:
@@ -237,57 +164,7 @@ async def draft_preset(
 async def show_rule_set(
     version: int, session: Session, _user: Reader, _rules: CurrentRules
 ) -> RuleSetView:
-    return _rule_set_view(await _version(session, version))
-
-
-@routes.post(
-    "/rule-sets/{version}/previews",
-    response_model=PreviewView,
-    status_code=201,
-    responses=problems(RuleSetNotFound, BaseIsEmpty, CurrencyWithoutRate),
-    summary="Who would move from where to where, were this version in force now",
-)
-async def preview_rule_set(
-    version: int,
-    session: Session,
-    database: Db,
-    user: Analyst,
-    _rules: CurrentRules,
-    now: Now,
-    response: Response,
-) -> PreviewView:
-    rule_set = RuleSet.model_validate((await _version(session, version)).body)
-    async with (
-        database.pool.acquire() as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
-        found = await preview(connection, rule_set, now=now)
-    made = RulePreview(
-        preview_id=new_id(),
-        version=version,
-        cuts=stored_cuts(found.cuts),
-        moves=[MovesView.of(moves).model_dump(mode="json") for moves in found.moves],
-        made_at=now,
-        made_by=user.subject,
-    )
-    session.add(made)
-    await session.flush()
-    response.headers["Location"] = f"/v1/previews/{made.preview_id}"
-    return _preview_view(made, rule_set.reporting_currency)
-
-
-@routes.get(
-    "/previews/{preview_id}",
-    response_model=PreviewView,
-    responses=problems(PreviewNotFound),
-    summary="A preview that was made before",
-)
-async def show_preview(preview_id: UUID, session: Session, _user: Reader) -> PreviewView:
-    made = await session.get(RulePreview, preview_id)
-    if made is None:
-        raise PreviewNotFound(preview_id=str(preview_id))
-    rule_set = RuleSet.model_validate((await find(session, made.version)).body)
-    return _preview_view(made, rule_set.reporting_currency)
+    return _rule_set_view(await version_of(session, version))
 
 
 @routes.post(
@@ -317,7 +194,7 @@ async def activate_rule_set(
         bool, Query(description="The data are known to be incomplete, see /v1/data-completeness.")
     ] = False,
 ) -> RuleSetView:
-    await _version(session, version)
+    await version_of(session, version)
     if not despite_gaps:
         async with database.pool.acquire() as connection:
             await demand_complete(connection)
@@ -346,63 +223,15 @@ async def show_rule_change(version: int, session: Session, _user: Reader) -> Rul
     return RuleChangeView.model_validate(change, from_attributes=True)
 
 
-@routes.post(
-    "/rescorings",
-    response_model=RescoringView,
-    status_code=202,
-    summary="Score everybody again from the bare purchases and count what differs",
-)
-async def start_rescoring(
-    _wish: StartRescoring, session: Session, user: Analyst, now: Now, response: Response
-) -> RescoringView:
-    job = Rescoring(
-        rescoring_id=new_id(),
-        state="running",
-        requested_at=now,
-        requested_by=user.subject,
-        due_at=now,
-        checked=0,
-        mismatches=0,
-        history_mismatches=0,
-    )
-    session.add(job)
-    await session.flush()
-    response.headers["Location"] = f"/v1/rescorings/{job.rescoring_id}"
-    return RescoringView.model_validate(job, from_attributes=True)
+async def version_of(session: AsyncSession, version: int) -> RuleSetVersion:
+    """A version that a path names.
 
-
-@routes.get(
-    "/rescorings/{rescoring_id}",
-    response_model=RescoringView,
-    responses=problems(RescoringNotFound),
-    summary="How far a rescoring is",
-)
-async def show_rescoring(rescoring_id: UUID, session: Session, _user: Reader) -> RescoringView:
-    job = await session.get(Rescoring, rescoring_id)
-    if job is None:
-        raise RescoringNotFound(rescoring_id=str(rescoring_id))
-    return RescoringView.model_validate(job, from_attributes=True)
-
-
-async def _version(session: AsyncSession, version: int) -> RuleSetVersion:
+    Raises:
+        RuleSetNotFound: No such version.
+    """
     if not 0 < version < 2**31:
         raise RuleSetNotFound
     return await find(session, version)
-
-
-def _preview_view(made: RulePreview, currency: str) -> PreviewView:
-    matrix = [MovesView.model_validate(moves) for moves in made.moves]
-    return PreviewView(
-        preview_id=made.preview_id,
-        version=made.version,
-        made_at=made.made_at,
-        made_by=made.made_by,
-        currency=currency,
-        cuts=made.cuts,
-        clients=sum(moves.clients for moves in matrix),
-        moving=sum(m.clients for m in matrix if m.old_segment != m.new_segment),
-        matrix=matrix,
-    )
 
 
 def _rule_set_view(row: RuleSetVersion) -> RuleSetView:

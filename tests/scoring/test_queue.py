@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 import uvicorn
+from pydantic import TypeAdapter
 
 from libs.shared.database import Database
 from libs.shared.events import Promised
@@ -22,7 +23,9 @@ from services.scoring.main import build
 from services.scoring.settings import ScoringSettings
 from services.scoring.subscriptions import SUBSCRIPTIONS
 from services.scoring.touches.budget import room_for, slots_on
+from services.scoring.touches.leasing_api import InHand
 from services.scoring.touches.policy import QueuePolicy
+from services.scoring.touches.queue import QueueEntry
 from tests.apps import App, problem, running
 from tests.conftest import FreshDatabase
 from tests.scoring.conftest import Scoring, closed
@@ -144,9 +147,7 @@ async def test_a_manager_sees_their_own_clients_and_those_of_nobody(
     assert problem(unnamed) == (403, "manager-unnamed")
 
     await change_policy(api, common_queue=False)
-    async with asyncio.timeout(10):  # a policy is in force within a second
-        while await queue("manager", token=me) != [str(mine)]:
-            await asyncio.sleep(0.05)
+    assert await queue("manager", token=me) == [str(mine)]
 
 
 async def test_many_who_ask_at_once_get_different_clients(api: App, scoring: Scoring) -> None:
@@ -269,16 +270,14 @@ async def test_a_muted_segment_is_not_called_in_its_season(api: App, scoring: Sc
         days = (today + timedelta(days=n) for n in (first, last))
         return dict(zip(("first_day", "last_day"), (day.isoformat() for day in days), strict=True))
 
-    async def until_called(called: int) -> None:
-        async with asyncio.timeout(10):  # a policy is in force within a second
-            while len((await api.call("GET", "/v1/queue")).json()) != called:
-                await asyncio.sleep(0.05)
+    async def called() -> int:
+        return len((await api.call("GET", "/v1/queue")).json())
 
     await change_policy(api, muted=[{"segments": [entry["segment"]], **season(-1, 0)}])
-    await until_called(0)
+    assert await called() == 0
     assert (await take_next(api, new_id()))["client"] is None
     await change_policy(api, muted=[{"segments": [entry["segment"]], **season(-9, -1)}])
-    await until_called(2)
+    assert await called() == 2
     assert (await take_next(api, new_id()))["client"] is not None
 
 
@@ -287,13 +286,95 @@ async def test_a_budget_can_end_the_day(api: App, scoring: Scoring) -> None:
     first, *_ = await overdue(scoring, 2)
     await scoring.hears(spoke(first, now(), by=me))
     await change_policy(api, minutes_a_touch=480, ends_with_the_budget=True)
-    async with asyncio.timeout(10):
-        while True:
-            answer = await api.call("POST", "/v1/queue/next", {}, role="manager", manager_id=me)
-            if answer.status_code == 409:
-                break
-            await asyncio.sleep(0.05)
+    answer = await api.call("POST", "/v1/queue/next", {}, role="manager", manager_id=me)
     assert problem(answer) == (409, "budget-used-up")
+    assert await leased(scoring) == 0
+
+
+async def leased(scoring: Scoring) -> int:
+    """Clients whom somebody was given."""
+    count: int = await scoring.database.pool.fetchval(
+        "SELECT count(*) FROM touch_plans WHERE lease_no > 0"
+    )
+    return count
+
+
+async def test_what_another_process_changed_holds_from_the_next_request_on(
+    url: str, api: App, scoring: Scoring
+) -> None:
+    clients = await overdue(scoring, 20)
+    me, managers = new_id(), [new_id() for _ in range(20)]
+    async with running(build, ScoringSettings, url) as other:
+        before = await take_next(other, me)
+        assert before["client"]["client_id"] == str(clients[0])
+
+        await change_policy(api, common_queue=False)
+        assert (await take_next(other, new_id()))["client"] is None
+        assert await leased(scoring) == 1  # nobody was given under the policy before
+        assert (await take_next(other, me))["client"] == before["client"]  # who is in hand, stays
+
+        await change_policy(api, common_queue=True)
+        given = await asyncio.gather(*(take_next(other, manager) for manager in managers))
+        got = [answer["client"]["client_id"] for answer in given if answer["client"]]
+        assert sorted(got) == sorted(str(client) for client in clients[1:])
+
+        await activate_with_labels(api, "Новое имя")
+        for answer in (await other.call("GET", "/v1/queue")).json():
+            assert answer["segment_label"] == "Новое имя"
+        assert (await take_next(other, me))["client"]["segment_label"] == "Новое имя"
+
+
+async def activate_with_labels(api: App, label: str) -> None:
+    """Rules like those in force whose segments all have another name."""
+    (rules,) = (await api.call("GET", "/v1/rule-sets", role="analyst")).json()["items"]
+    rule_set = rules["rule_set"]
+    for segment in (*rule_set["segments"], rule_set["otherwise"]):
+        segment["label"] = label
+    drafted = await api.call("POST", "/v1/rule-sets", rule_set, role="analyst")
+    path = f"/v1/rule-sets/{drafted.json()['version']}/activate?despite_gaps=true"
+    activated = await api.call("POST", path, {}, role="analyst")
+    assert activated.status_code == 200, activated.text
+
+
+async def test_next_sent_twice_with_one_key_gives_one_client(api: App, scoring: Scoring) -> None:
+    first, second, _ = await overdue(scoring, 3)
+    me = new_id()
+    await take_next(api, me)
+
+    async def done_with_first() -> httpx.Response:
+        return await api.call(
+            "POST",
+            "/v1/queue/next",
+            {"done_with": str(first)},
+            role="manager",
+            manager_id=me,
+            headers={"Idempotency-Key": "one"},
+        )
+
+    given = await done_with_first()
+    assert given.json()["client"]["client_id"] == str(second)
+    assert (await done_with_first()).content == given.content
+    assert await leased(scoring) == 2
+
+
+async def test_answers_are_written_as_their_models_would_be(api: App, scoring: Scoring) -> None:
+    at, me = now(), new_id()
+    await overdue(scoring, 2, owner=me)
+    promised_to = new_id()
+    promise = [Promised(text="прислать «КП»", due_on=date(2030, 4, 15))]
+    await scoring.hears(
+        *(closed(promised_to, ago=ago, money=4_000_000, at=at) for ago in (200, 210, 220, 230)),
+        spoke(promised_to, at - timedelta(days=90), promises=promise),
+    )
+    await scoring.turns_touches(at)
+    given = await api.call("POST", "/v1/queue/next", {}, role="manager", manager_id=me)
+    page = await api.call("GET", "/v1/queue", role="manager", manager_id=me)
+
+    models = TypeAdapter(list[QueueEntry])
+    assert len(page.json()) == 3
+    assert models.dump_json(models.validate_json(page.content)) == page.content
+    in_hand = InHand.model_validate_json(given.content)
+    assert in_hand.model_dump_json().encode() == given.content
 
 
 def test_slots_hold_whole_touches_in_the_companys_time() -> None:

@@ -135,6 +135,36 @@ async def test_a_newer_version_overtakes_one_that_has_not_reached_everybody(
     await demand_right(scoring)
 
 
+async def test_versions_that_follow_while_boundaries_are_written_leave_none_too_late(
+    scoring: Scoring,
+) -> None:
+    await aged(scoring)
+    for first_bound in (35, 26, 17):
+        cuts = {"fixed_cuts": FixedCuts(recency_days=(first_bound, 61, 91, 181))}
+        version = await activated(scoring.database, DEFAULT_RULE_SET.model_copy(update=cuts))
+        await rated(scoring, version)
+
+    await scoring.applies_new_rules(END)
+
+    rows = await scoring.database.pool.fetch("SELECT * FROM rule_changes ORDER BY version")
+    assert [row["state"] for row in rows] == ["superseded", "superseded", "finished"]
+    # Everybody was rated before the next came: the segments' names are known to be the same.
+    assert [(row["renames"], row["comes_nearer"]) for row in rows] == [(False, True)] * 3
+    await demand_right(scoring)
+
+
+async def rated(scoring: Scoring, version: int) -> None:
+    """Until everybody is rated and boundaries are still to be written."""
+    state = "waiting"
+    async with asyncio.timeout(20):
+        while state != "boundaries":
+            async with scoring.database.transaction() as tx:
+                await apply_new_rules(tx, END)
+            state = await scoring.database.pool.fetchval(
+                "SELECT state FROM rule_changes WHERE version = $1", version
+            )
+
+
 @pytest.mark.parametrize("rule_set", [STRICT, LIFE_CYCLE], ids=["stored", "counted"])
 async def test_two_workers_and_the_stream_end_right(
     scoring: Scoring, second_worker: Scoring, rule_set: RuleSet

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from libs.shared import audit
 from libs.shared.auth import Principal, Role, require
+from libs.shared.database import bare
 from libs.shared.errors import NotFound
 from libs.shared.http import (
     CalendarDay,
@@ -31,7 +32,6 @@ from libs.shared.http import (
     router,
 )
 from libs.shared.policies import current
-from services.scoring.activation import bare
 from services.scoring.flags.deciding import (
     FlagsNotOpen,
     OverrideIncomplete,

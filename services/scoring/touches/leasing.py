@@ -7,46 +7,68 @@ client; who says that they are done with one gets another, and the client waits 
 heard until the lease runs out.
 """
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.shared.database import Connection
 from libs.shared.errors import Conflict, NotFound
+from services.scoring.touches.budget import budget_on
 from services.scoring.touches.policy import QueuePolicy
-from services.scoring.touches.queue import COMMON_QUEUE
+from services.scoring.touches.queue import (
+    COMMON_QUEUE,
+    FACTS,
+    JOINED,
+    OPEN,
+    ORDER,
+    not_muted,
+    place_of,
+)
+from services.scoring.touches.terms import HOLD, Terms
 
-_FREE = """state IN ('due', 'overdue') AND (leased_until IS NULL OR leased_until <= :now)
-        AND segment <> ALL(CAST(:muted AS text[]))"""
-_ORDER = "priority, state DESC, value_minor DESC, client_id"
-_FIRST = "SELECT client_id, priority, state, value_minor FROM touch_plans WHERE"
-_NEXT = text(f"""
-    WITH own AS MATERIALIZED (
-        {_FIRST} queue_of = :manager_id AND {_FREE} ORDER BY {_ORDER}
-        LIMIT 1 FOR UPDATE SKIP LOCKED
-    ), common AS MATERIALIZED (
-        {_FIRST} queue_of = {COMMON_QUEUE} AND :common AND {_FREE} ORDER BY {_ORDER}
-        LIMIT 1 FOR UPDATE SKIP LOCKED
-    ), chosen AS (
-        SELECT client_id FROM (SELECT * FROM own UNION ALL SELECT * FROM common) AS first
-        ORDER BY {_ORDER} LIMIT 1
+_FIRST = f"""
+    SELECT client_id, priority, state, value_minor FROM touch_plans
+    WHERE (SELECT is_wanted FROM wanted) AND {OPEN} {{free}} AND queue_of = {{whose}}
+    ORDER BY {ORDER} LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+_HELD = "leased_by = $3 AND leased_until > $4"
+_SET_ASIDE = f"""
+    set_aside AS (
+        UPDATE touch_plans SET is_in_hand = false
+        WHERE client_id = {{client}} AND {_HELD} AND (SELECT is_allowed FROM allowed)
+    ),
+"""
+# One statement, so one round trip, atomic without a transaction. Whoever it sets aside, holds and
+# takes are different clients: no row is written twice.
+_NEXT = f"""
+    WITH terms AS MATERIALIZED ({HOLD}), budget AS MATERIALIZED (
+        SELECT coalesce((SELECT touches FROM manager_days WHERE manager_id = $3 AND day = $6), 0)
+            AS done
+    ), allowed AS MATERIALIZED (
+        SELECT hold AND ($7::int IS NULL OR done < $7) AS is_allowed FROM terms, budget
+    ), {{set_aside}}
+    held AS MATERIALIZED (
+        SELECT * FROM touch_plans WHERE {_HELD} AND is_in_hand {{but}}
+            AND (SELECT is_allowed FROM allowed)
+        ORDER BY leased_at LIMIT 1
+    ), wanted AS MATERIALIZED (
+        SELECT is_allowed AND NOT EXISTS (SELECT FROM held) AS is_wanted FROM allowed
+    ), {{firsts}}, chosen AS (
+        SELECT client_id FROM ({{all_firsts}}) AS first ORDER BY {ORDER} LIMIT 1
+    ), taken AS (
+        UPDATE touch_plans AS p SET leased_by = $3, leased_at = $4, leased_until = $5,
+            lease_no = lease_no + 1, is_in_hand = true
+        FROM chosen WHERE p.client_id = chosen.client_id RETURNING p.*
     )
-    UPDATE touch_plans AS p SET leased_by = :manager_id, leased_at = :now,
-        leased_until = :until, lease_no = lease_no + 1, is_in_hand = true
-    FROM chosen WHERE p.client_id = chosen.client_id
-    RETURNING p.client_id, p.lease_no, p.leased_until
-""")
-_HELD = text("""
-    SELECT client_id, lease_no, leased_until FROM touch_plans
-    WHERE leased_by = :manager_id AND leased_until > :now AND is_in_hand
-    ORDER BY leased_at LIMIT 1
-""")
-_SET_ASIDE = text("""
-    UPDATE touch_plans SET is_in_hand = false
-    WHERE client_id = :client_id AND leased_by = :manager_id AND leased_until > :now
-""")
+    SELECT hold, done, entry.* FROM terms CROSS JOIN budget LEFT JOIN (
+        SELECT 1 AS place, {FACTS}
+        FROM (SELECT * FROM held UNION ALL SELECT * FROM taken) AS p {JOINED}
+    ) AS entry ON true
+"""
 _LOCK = text("SELECT * FROM touch_plans WHERE client_id = :client_id FOR UPDATE")
 _LEASE = text("""
     UPDATE touch_plans SET leased_by = :manager_id, leased_at = :now, leased_until = :until,
@@ -80,36 +102,65 @@ class LeaseOver(Conflict):
     ru = "Этот клиент уже не закреплён за вами."
 
 
+class BudgetUsedUp(Conflict):
+    """As many clients were called today as fit into the time for the base."""
+
+    code = "budget-used-up"
+    ru = "Время на работу с базой на сегодня израсходовано."
+
+
 async def take_next(
-    session: AsyncSession,
+    connection: Connection,
+    terms: Terms,
     manager_id: UUID,
-    policy: QueuePolicy,
     *,
     now: datetime,
-    today: date,
     done_with: UUID | None = None,
-) -> Any:
+) -> asyncpg.Record | None:
     """The client whom a manager has in hand, or else the first free one of their queue.
 
     Args:
-        today: The company's day, which says what is muted.
         done_with: Not this one again, who has been called; the touch will be heard.
 
     Returns:
-        A row with client_id, lease_no and leased_until; None when the queue is empty.
+        What was `done` today and what an entry is made of, `client_id` null when nobody waits;
+        None when other terms are in force.
+
+    Raises:
+        BudgetUsedUp: The policy ends the day with the budget.
     """
-    me = {"manager_id": manager_id, "now": now}
+    policy, today = terms.policy, terms.rules.day_of(now)
+    room = budget_on(terms, now).touches if policy.ends_with_the_budget else None
+    values = [*terms.versions, manager_id, now, _until(policy, now), today, room]
+    found = await connection.fetchrow(_next(terms, now, done_with, values), *values)
+    if found is None or not found["hold"]:
+        return None
+    if room is not None and found["done"] >= room:
+        raise BudgetUsedUp(touches=room, done=found["done"])
+    return found
+
+
+def _next(terms: Terms, now: datetime, done_with: UUID | None, values: list[Any]) -> str:
+    """The statement, without what is not asked for: see `queue.py`."""
+    set_aside = but = ""
     if done_with is not None:
-        await session.execute(_SET_ASIDE, {"client_id": done_with, **me})
-    held = (await session.execute(_HELD, me)).one_or_none()
-    if held is not None:
-        return held
-    wish = {
-        "until": _until(policy, now),
-        "common": policy.common_queue,
-        "muted": policy.muted_on(today),
-    }
-    return (await session.execute(_NEXT, me | wish)).one_or_none()
+        client = place_of(done_with, values)
+        set_aside = _SET_ASIDE.format(client=client)
+        but = f"AND client_id <> {client}"
+    free = "AND (leased_until IS NULL OR leased_until <= $4)" + not_muted(terms, now, values)
+    queues = {"own": "$3"}
+    if terms.policy.common_queue:
+        queues["common"] = COMMON_QUEUE
+    firsts = [
+        f"{name} AS MATERIALIZED ({_FIRST.format(free=free, whose=whose)})"
+        for name, whose in queues.items()
+    ]
+    return _NEXT.format(
+        set_aside=set_aside,
+        but=but,
+        firsts=", ".join(firsts),
+        all_firsts=" UNION ALL ".join(f"SELECT * FROM {name}" for name in queues),
+    )
 
 
 async def take(
