@@ -18,12 +18,12 @@ from libs.shared.events import (
 )
 from libs.shared.subscriptions import on
 from services.scoring.acquisition.channels import note_channels
-from services.scoring.audiences.engagement import (
+from services.scoring.clients_heard import keep_cards, put_away, take_back
+from services.scoring.engagement_heard import (
     note_opened_messages,
     note_sent_messages,
     note_what_was_asked_for,
 )
-from services.scoring.clients_heard import keep_cards, put_away, take_back
 from services.scoring.purchases import score_closed_deals, score_reversed_deals
 from services.scoring.touches.heard import note_held_meetings, note_recorded_touches
 

@@ -232,7 +232,7 @@ class _Narrator:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability")
     parser.add_argument("--size", choices=SIZES, default="short")
-    parser.add_argument("--seconds", type=float, help="of writing, instead of the size's own")
+    parser.add_argument("--seconds", type=float, help="of writing, with its share of the faults")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-controls", action="store_true")
     parser.add_argument("--only-controls", action="store_true", help="the wrong variants alone")
@@ -243,7 +243,8 @@ def main() -> int:
         return int(any(verdict not in report.GOOD_VERDICTS for verdict in verdicts.values()))
     size = SIZES[arguments.size]
     if arguments.seconds:
-        size = replace(size, seconds=arguments.seconds)
+        decks = max(1, round(size.decks * arguments.seconds / size.seconds))
+        size = replace(size, seconds=arguments.seconds, decks=decks)
     with suppress(KeyboardInterrupt):
         with_controls = not arguments.without_controls
         told = asyncio.run(run(arguments.size, size, arguments.seed, with_controls=with_controls))
