@@ -104,6 +104,9 @@ class Consumer:
                 # before it, and what was applied by that time is known by its offset.
                 self._version = self.leases.version
                 self.subscriber.hear(self.leases.held)
+            if not any(partition % LANES == lane for _, partition in self.leases.held):
+                await self.leases.wait_for_others(self._version, FETCH_SECONDS)
+                continue
             records = await self.subscriber.fetch(
                 wait_seconds=FETCH_SECONDS, most=self._batch, lane=lane, lanes=LANES
             )

@@ -35,7 +35,6 @@ log = structlog.get_logger()
 BrokerError = KafkaError
 REQUEST_TIMEOUT_MS = 10_000
 METADATA_MAX_AGE_MS = 30_000
-NOTHING_HELD_SECONDS = 0.02  # how long partitions just leased may wait to be heard
 
 COMMIT_FAILURES = Counter(
     "group_commit_failures_total", "Positions that the group could not be told; harmless to us"
@@ -249,7 +248,7 @@ class Subscriber:
         """
         places = [p for p in self._consumer.assignment() if p.partition % lanes == lane]
         if not places:
-            await asyncio.sleep(min(wait_seconds, NOTHING_HELD_SECONDS))
+            await asyncio.sleep(wait_seconds)
             return []
         try:
             # The client goes on waiting while other partitions' records come; we must not, because

@@ -136,6 +136,7 @@ class Leases:
         self._lock = asyncio.Lock()
         self.held: Positions = {}
         self.version = 0
+        self._moved = asyncio.Event()
         self.known = False
 
     @asynccontextmanager
@@ -232,6 +233,15 @@ class Leases:
         if gained or lost:
             log.info("partitions_moved", gained=len(gained), lost=len(lost), held=len(found))
             self.version += 1
+            self._moved.set()  # whoever waits goes on; who comes later waits for the next time
+            self._moved.clear()
+
+    async def wait_for_others(self, version: int, seconds: float) -> None:
+        """Sleep until other partitions are held than at this version, or for so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.version == version:
+                    await self._moved.wait()
 
     async def _tend_for_ever(self) -> None:
         while True:

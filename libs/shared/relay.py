@@ -122,7 +122,7 @@ class Relay:
 
     async def send_once(self, connection: asyncpg.Connection) -> int:
         """Send and delete one round of the shards held; how many events that were."""
-        rows = await connection.fetch(_READ, self.held, BATCH)
+        rows = await connection.fetch(_READ, self.held, BATCH) if self.held else []
         if not rows:
             return 0
         failpoints.reach("relay.read")

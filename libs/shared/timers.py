@@ -7,6 +7,7 @@ a commit anywhere in the service wakes it, because that may have made a row due 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,9 @@ log = structlog.get_logger()
 LONGEST_SLEEP_SECONDS = 1.0  # the floor when a wake-up was lost
 LOOK_AGAIN_SECONDS = 0.005  # at most so often because of commits
 LOOK_SELDOM_SECONDS = 0.05  # where one commit after another has made nothing due
+# The same for commits of other processes. Each of many workers hears of all of them, and one is
+# enough to look: whoever finds nothing leaves it to the others more and more.
+LEAVE_TO_OTHERS_SECONDS = 0.5
 RETRY_SECONDS = 0.5
 HELD_BY_OTHERS_SECONDS = 0.05
 MANY = 100  # rows fired at once are a backlog, which two lanes work off
@@ -84,6 +88,22 @@ async def fire_once(timer: Timer, connection: Connection, now: datetime) -> int:
     return fired
 
 
+@dataclass(slots=True)
+class _Pause:
+    """How long a loop that was rung waits before it looks: the longer, the more it was in vain."""
+
+    near: float = LOOK_AGAIN_SECONDS
+    afar: float = LOOK_AGAIN_SECONDS
+    is_rung: bool = False
+
+    def after(self, fired: int) -> None:
+        if not self.is_rung or fired:
+            self.near = self.afar = LOOK_AGAIN_SECONDS
+        else:
+            self.near = min(self.near * 2, LOOK_SELDOM_SECONDS)
+            self.afar = min(self.afar * 2, LEAVE_TO_OTHERS_SECONDS)
+
+
 class TimerLoop:
     """Fires one kind of due row for ever.
 
@@ -100,17 +120,19 @@ class TimerLoop:
 
     async def run(self) -> None:
         """Fire what is due, sleep until the next; a lost database is waited for."""
-        pause = LOOK_AGAIN_SECONDS
-        is_rung = False
+        pause = _Pause()
         while True:
             try:
                 until_due, fired = await self._fire_and_look_ahead()
-                in_vain = is_rung and not fired
-                pause = min(pause * 2, LOOK_SELDOM_SECONDS) if in_vain else LOOK_AGAIN_SECONDS
-                is_rung = await self._bell.wait(until_due)
-                if is_rung:
-                    # One look for many commits. What is known to be due soon is not kept waiting.
-                    await asyncio.sleep(min(until_due, pause))
+                pause.after(fired)
+                # What is known to be due soon is not kept waiting by any commit.
+                due_at = time.monotonic() + until_due
+                pause.is_rung = await self._bell.wait(until_due)
+                if pause.is_rung and not self._bell.was_near:
+                    await self._bell.wait(min(due_at - time.monotonic(), pause.afar), near=True)
+                if pause.is_rung:
+                    # One look for many commits.
+                    await asyncio.sleep(min(due_at - time.monotonic(), pause.near))
             except Exception as error:
                 if not is_transient(error):
                     raise

@@ -24,22 +24,36 @@ log = structlog.get_logger()
 
 
 class Bell:
-    """One loop's own alarm. Ringing while the loop works is remembered."""
+    """One loop's own alarm. Ringing while the loop works is remembered.
+
+    Attributes:
+        was_near: Whether the commit for which it rang last was one of this process.
+    """
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._near = asyncio.Event()
+        self.was_near = False
 
-    def ring(self) -> None:
+    def ring(self, *, near: bool = True) -> None:
         self._event.set()
+        if near:
+            self._near.set()
 
-    async def wait(self, timeout: float) -> bool:
-        """Sleep until rung or until `timeout` seconds have passed; True when rung."""
+    async def wait(self, timeout: float, *, near: bool = False) -> bool:
+        """Sleep until rung or until `timeout` seconds have passed; True when rung.
+
+        Args:
+            near: Only commits of this process end the sleep.
+        """
         try:
             async with asyncio.timeout(timeout):
-                await self._event.wait()
+                await (self._near if near else self._event).wait()
         except TimeoutError:
             return False
+        self.was_near = self._near.is_set()
         self._event.clear()
+        self._near.clear()
         return True
 
 
@@ -72,9 +86,9 @@ class Wake:
         self._ring_here()
         self._outgoing.ring()
 
-    def _ring_here(self) -> None:
+    def _ring_here(self, *, near: bool = True) -> None:
         for bell in self._bells:
-            bell.ring()
+            bell.ring(near=near)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Wake"]:
@@ -110,4 +124,4 @@ class Wake:
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         if payload != self._me:
-            self._ring_here()
+            self._ring_here(near=False)
