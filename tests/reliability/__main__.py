@@ -43,6 +43,7 @@ class Size:
         clients: Of each writer.
         pause: Seconds between two commands of a writer.
         deals: In a batch, at most.
+        writers: Processes that write side by side.
         leads: That come at the same moment, at most.
         routing_workers: How many of them share the leads.
         claimed: The managers' share in what they look at, each 0.4 s.
@@ -59,6 +60,7 @@ class Size:
     pause: float
     deals: int
     clients: int
+    writers: int
     leads: int
     routing_workers: int
     page: int
@@ -79,6 +81,7 @@ SIZES = {
         pause=0.0,
         deals=300,
         clients=150,
+        writers=2,
         leads=6,
         routing_workers=2,
         page=100,
@@ -89,18 +92,19 @@ SIZES = {
     ),
     "long": Size(
         seconds=2_700,
-        decks=26,
+        decks=24,
         arm_pause=7.0,
         crashes=12,  # a start costs 2 s of CPU: 60 of each filled two cores with nothing else
         away_seconds=6,
         long_away_seconds=150,
         pause=0.25,
-        deals=90,
+        deals=800,
         clients=5_000,
-        leads=150,
-        routing_workers=8,
-        page=250,
-        claimed=0.4,
+        writers=4,
+        leads=40,
+        routing_workers=2,
+        page=150,
+        claimed=0.3,
         travel_pause=2.5,
         events=1_000_000,
         faults=1_000,

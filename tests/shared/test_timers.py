@@ -1,6 +1,7 @@
 """A due row fires at its time, once, whoever is awake."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database
-from libs.shared.timers import Timer, TimerLoop, due_column
+from libs.shared.timers import LEAVE_TO_OTHERS_SECONDS, Timer, TimerLoop, due_column
 
 TABLE = """
     CREATE TABLE alarms (id int PRIMARY KEY, due_at timestamptz, fired_at timestamptz,
@@ -99,6 +100,33 @@ async def test_while_nothing_is_due_nothing_is_tried(database: Database) -> None
                 await asyncio.sleep(0.01)
 
     assert tried == []
+
+
+async def test_commits_of_other_processes_are_left_to_them_more_and_more(
+    database: Database,
+) -> None:
+    await database.pool.execute("INSERT INTO alarms VALUES (1, now() + interval '1 hour')")
+    looks = 0
+    when = due_column("alarms")
+
+    async def look(connection: Connection) -> datetime | None:
+        nonlocal looks
+        looks += 1
+        return await when(connection)
+
+    async with ticking(database, Clock(sandbox=False), timer=Timer("alarms", look, fire_alarms)):
+        began = time.monotonic()
+        for _ in range(300):
+            database.wake._ring_here(near=False)
+            await asyncio.sleep(0.01)
+        # After 5, 10, 20 ... 500 milliseconds, then each half second.
+        assert 3 <= looks <= 9 + (time.monotonic() - began) / LEAVE_TO_OTHERS_SECONDS
+        database.wake._ring_here(near=False)
+        before = looks
+        async with asyncio.timeout(LEAVE_TO_OTHERS_SECONDS / 2):  # what we commit is looked at
+            while looks == before:
+                database.wake.ring()
+                await asyncio.sleep(0.01)
 
 
 async def test_many_workers_fire_each_row_once(database: Database) -> None:

@@ -18,7 +18,14 @@ async def test_a_commit_rings_here_and_in_the_other_processes(plumbing: Database
             await tx.execute("INSERT INTO inbox (event_id) VALUES (gen_random_uuid())")
 
         assert await here.wait(SOON)
+        assert here.was_near
         assert await there.wait(SOON)
+        assert not there.was_near
+        there.ring(near=False)
+        assert not await there.wait(QUIET, near=True)
+        there.ring()
+        assert await there.wait(QUIET, near=True)
+        assert there.was_near
 
 
 async def test_looking_and_failing_ring_nobody(plumbing: Database) -> None:
