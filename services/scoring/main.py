@@ -10,6 +10,7 @@ from services.scoring import (
     past_api,
     previews_api,
     rescorings_api,
+    rule_review_api,
     rules_api,
     value_api,
 )
@@ -19,6 +20,7 @@ from services.scoring.audiences import api as audiences_api
 from services.scoring.completeness import CompletenessPolicy
 from services.scoring.flags import api as flags_api
 from services.scoring.flags.policy import FlagPolicy
+from services.scoring.rule_review import RuleReviewPolicy
 from services.scoring.settings import ScoringSettings
 from services.scoring.touches import api as touches_api
 from services.scoring.touches import leasing_api
@@ -39,6 +41,7 @@ def build(settings: ScoringSettings) -> FastAPI:
             rules_api.routes,
             previews_api.routes,
             rescorings_api.routes,
+            rule_review_api.routes,
             touches_api.routes,
             leasing_api.routes,
             flags_api.routes,
@@ -52,6 +55,7 @@ def build(settings: ScoringSettings) -> FastAPI:
             ValueModelPolicy,
             UnitEconomicsPolicy,
             CompletenessPolicy,
+            RuleReviewPolicy,
         ],
     )
 

@@ -55,6 +55,7 @@ from services.scoring.flags.policy import FlagPolicy
 from services.scoring.flags.proposals import Axis, Shift, best_shifts, shifted
 from services.scoring.models import Score
 from services.scoring.preview import preview
+from services.scoring.rule_review import RuleReviewPolicy, review_due_on
 from services.scoring.rules import FixedCuts, Methods, Rules, RuleSet
 from services.scoring.rules_in_force import RuleSetNotFound, find, prepared, rules_in_force
 
@@ -179,12 +180,14 @@ class Agenda(BaseModel):
     """What the weekly meeting about segments is about.
 
     Attributes:
+        review_due_on: When the rules are to be looked at again in any case.
         gathered: Open flags that say the same, the most first.
         decided: In the week before.
         expiring: Overrides that end in the week to come.
     """
 
     rule_version: int
+    review_due_on: date
     gathered: list[Gathered]
     decided: list[DecisionView]
     expiring: list[Expiring]
@@ -264,6 +267,9 @@ async def show_agenda(session: Session, _caller: Analyst, now: Now) -> Agenda:
     expiring = await session.execute(_EXPIRING, {"today": today, "week": today + WEEK})
     return Agenda(
         rule_version=rules.version,
+        review_due_on=await review_due_on(
+            session, rules, (await current(session, RuleReviewPolicy)).body
+        ),
         gathered=await gathered(session),
         decided=[DecisionView.model_validate(row, from_attributes=True) for row in decided],
         expiring=[Expiring.model_validate(row, from_attributes=True) for row in expiring],
