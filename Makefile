@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run stop test fmt lint types imports contracts check bench chaos chaos-long lock clean reset
+.PHONY: help setup demo run stop test fmt lint types imports contracts check bench chaos chaos-long race lock clean reset
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ chaos: $(INSTALLED) ## Break everything for some minutes, and prove that nothing
 
 chaos-long: $(INSTALLED) ## The same for an hour: a million events, a thousand faults
 	@$(BIN)/python -m tests.reliability --size long $(ARGS)
+
+race: $(INSTALLED) ## Eight routing workers, a hundred thousand leads, kills and late claims; ARGS='--leads 5000'
+	@$(BIN)/python -m tests.reliability.race $(ARGS)
 
 lock: $(INSTALLED) ## Lock what pyproject.toml names, with hashes; newest versions: ARGS=--upgrade
 	$(COMPILE) --group local --group dev -o requirements.lock $(ARGS)

@@ -43,7 +43,7 @@ class Size:
         clients: Of each writer.
         pause: Seconds between two commands of a writer.
         deals: In a batch, at most.
-        writers: Processes that write side by side.
+        page: Leads that the managers look at together.
         leads: That come at the same moment, at most.
         routing_workers: How many of them share the leads.
         claimed: The managers' share in what they look at, each 0.4 s.
@@ -60,7 +60,6 @@ class Size:
     pause: float
     deals: int
     clients: int
-    writers: int
     leads: int
     routing_workers: int
     page: int
@@ -81,7 +80,6 @@ SIZES = {
         pause=0.0,
         deals=300,
         clients=150,
-        writers=2,
         leads=6,
         routing_workers=2,
         page=100,
@@ -99,8 +97,7 @@ SIZES = {
         long_away_seconds=150,
         pause=0.25,
         deals=800,
-        clients=5_000,
-        writers=4,
+        clients=50_000,  # with 5,000 each had 120 purchases, and scoring fell behind reading them
         leads=40,
         routing_workers=2,
         page=150,
