@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook
 
 from libs.shared import failpoints
 from libs.shared.database import Connection
-from libs.shared.errors import Unauthenticated
+from libs.shared.errors import NotFound, Unauthenticated
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 MAX_SIGNATURES = 10  # several: that is how a sender rotates its secret
@@ -38,6 +39,24 @@ class SignatureInvalid(Unauthenticated):
 
     code = "signature-invalid"
     ru = "Подпись вебхука отсутствует, неверна или устарела."
+
+
+class WebhookSourceUnknown(NotFound):
+    """There is no webhook source with this name."""
+
+    code = "webhook-source-unknown"
+    ru = "Такого источника вебхуков нет."
+
+
+def secrets_of(known: Mapping[str, Sequence[SecretStr]], source: str) -> list[str]:
+    """The secrets that a source may sign with.
+
+    Raises:
+        WebhookSourceUnknown: No such source is set up.
+    """
+    if source not in known:
+        raise WebhookSourceUnknown
+    return [secret.get_secret_value() for secret in known[source]]
 
 
 def verify(headers: Mapping[str, str], raw: bytes, secrets: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from libs.shared import webhooks
-from libs.shared.errors import Invalid, NotFound
+from libs.shared.errors import Invalid
 from libs.shared.field_types import Instant, Text50
 from libs.shared.http import Db, Now, problems, router
 from services.notifications.opened import MessageNotFound, note_opened
@@ -16,13 +16,6 @@ from services.notifications.settings import NotificationsSettings
 routes = router(prefix="/v1", tags=["messages"])
 
 OPENED = frozenset({"opened", "open", "clicked", "click", "read"})  # providers' words for it
-
-
-class WebhookSourceUnknown(NotFound):
-    """There is no webhook source with this name."""
-
-    code = "webhook-source-unknown"
-    ru = "Такого источника вебхуков нет."
 
 
 class ReportUnreadable(Invalid):
@@ -52,17 +45,18 @@ class Noted(BaseModel):
     "/webhooks/messages/{source}",
     response_model=Noted,
     responses=problems(
-        WebhookSourceUnknown, MessageNotFound, ReportUnreadable, webhooks.SignatureInvalid
+        webhooks.WebhookSourceUnknown,
+        MessageNotFound,
+        ReportUnreadable,
+        webhooks.SignatureInvalid,
     ),
     summary="Note a provider's signed report that a message was opened; other reports are ignored",
 )
 async def receive_report(source: str, request: HttpRequest, database: Db, now: Now) -> Response:
     settings: NotificationsSettings = request.app.state.settings
-    secrets = settings.webhook_secrets.get(source)
-    if secrets is None:
-        raise WebhookSourceUnknown
+    secrets = webhooks.secrets_of(settings.webhook_secrets, source)
     raw = await request.body()
-    webhooks.verify(request.headers, raw, [secret.get_secret_value() for secret in secrets])
+    webhooks.verify(request.headers, raw, secrets)
     try:
         report = Report.model_validate_json(raw)
     except ValidationError as error:

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.shared import database
 from libs.shared.database import Connection
 from services.routing import common_queue
 from services.routing.desk import DESK
@@ -28,10 +28,7 @@ async def bare(session: AsyncSession) -> Connection:
     """The session's connection for set-based SQL, in the session's transaction."""
     await session.flush()
     await session.execute(text("SELECT 1"))  # begins the transaction if nothing has yet
-    raw = await (await session.connection()).get_raw_connection()
-    driver = raw.driver_connection
-    assert isinstance(driver, asyncpg.Connection)  # noqa: S101  # the engine is asyncpg's
-    return driver
+    return await database.bare(session)
 
 
 async def held_otherwise(

@@ -41,6 +41,11 @@ async def test_a_review_is_due_a_quarter_after_the_last_look(api: App, scoring: 
     assert [(r["note"], r["rule_version"]) for r in listed] == [(body["note"], row.version)]
 
 
+async def test_the_preset_is_to_be_reviewed_too(api: App, scoring: Scoring) -> None:
+    told = await next_review(api)
+    assert told["rule_version"] == 1
+
+
 async def test_other_rules_begin_the_quarter_anew(api: App, scoring: Scoring) -> None:
     now = datetime.now(UTC)
     async with scoring.database.session() as session:

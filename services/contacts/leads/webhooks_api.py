@@ -33,13 +33,6 @@ routes = router(prefix="/v1", tags=["leads"])
 SHOWN_CHARS = 20_000
 
 
-class WebhookSourceUnknown(NotFound):
-    """There is no webhook source with this name."""
-
-    code = "webhook-source-unknown"
-    ru = "Такого источника вебхуков нет."
-
-
 class WebhookRequestNotFound(NotFound):
     """There is no webhook request with this id."""
 
@@ -79,18 +72,15 @@ class WebhookRequestView(BaseModel):
     responses={
         202: {"model": Received},
         200: {"model": Received, "description": "It was received before"},
-        **problems(WebhookSourceUnknown, webhooks.SignatureInvalid),
+        **problems(webhooks.WebhookSourceUnknown, webhooks.SignatureInvalid),
     },
     summary="Keep a signed form; a lead is made of it a moment later",
 )
 async def receive_form(source: str, request: HttpRequest, database: Db, now: Now) -> Response:
     settings: ContactsSettings = request.app.state.settings
-    secrets = settings.webhook_secrets.get(source)
-    if secrets is None:
-        raise WebhookSourceUnknown
+    secrets = webhooks.secrets_of(settings.webhook_secrets, source)
     raw = await request.body()
-    shown = [secret.get_secret_value() for secret in secrets]
-    identity = webhooks.verify(request.headers, raw, shown)
+    identity = webhooks.verify(request.headers, raw, secrets)
     async with database.transaction() as tx:
         new = await webhooks.store(
             tx,
