@@ -86,6 +86,13 @@ async def test_in_whatever_order_it_is_heard_and_twice(routing: Routing) -> None
             await routing.hears(events[place])
     assert await open_touches(routing) == {ben: len(orders)}
 
+    for order in itertools.permutations(range(3)):  # what has ended stays ended
+        client = new_id()
+        events = [due(client, ann), overdue(client, ann), ended(client)]
+        for place in order:
+            await routing.hears(events[place])
+    assert await open_touches(routing) == {ben: len(orders)}
+
 
 async def test_a_touch_of_nobody_is_nobodys_load(routing: Routing) -> None:
     ann = await routing.manager()
