@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import asyncpg
@@ -97,9 +97,9 @@ class Nemesis:
         self.outages: list[Outage] = []
         self.accepted_without_kafka = 0
 
-    async def run(self, seconds: float, *, decks: int = 1) -> None:
+    async def run(self, seconds: float, *, decks: int, more: Mapping[str, int]) -> None:
         """Deal decks out over so many seconds, and wait until the last fault is over."""
-        deck = [kind for kind, number in DECK.items() for _ in range(number)]
+        deck = list((Counter(DECK) + Counter(more)).elements())
         faults = [kind for _ in range(decks) for kind in self._shuffled(deck)]
         began = time.monotonic()
         async with asyncio.TaskGroup() as beside:
