@@ -1,9 +1,9 @@
 """What held at a past moment: a client's score and segment, and who rose and fell between two days.
 
 The past is told from the purchases, each from when it was made and less what had been returned by
-then, under the rules that were in force at that moment. It is therefore not what was said at the
-time: a purchase imported since counts from when it was made (decision 5), and an analyst's override
-of those days is not told of.
+then, under the rules that were in force at that moment and with what analysts had overridden by
+then. It is therefore not what was said at the time: a purchase imported since counts from when it
+was made (decision 5).
 """
 
 from collections.abc import Sequence

@@ -44,9 +44,9 @@ _PAST = """
         min(day) FILTER (WHERE day > on_day - {period}) AS oldest_day, {frequency} AS frequency,
         coalesce(sum(value_minor) FILTER (WHERE day > on_day - {period}), 0)::bigint
             AS monetary_minor,
-        {run} AS monthly_run, NULL::text AS override_segment, NULL::date AS override_until
+        {run} AS monthly_run, override_segment, override_until
     FROM (
-        SELECT p.*, {today} AS on_day{months} FROM (
+        SELECT p.*, {today} AS on_day{months}, override_segment, override_until FROM (
             SELECT client_id, day, count(*) AS purchases,
                 sum(round((amount_minor - coalesce(back_minor, 0)) * rate)) AS value_minor
             FROM purchases JOIN unnest({currencies}, {rates}) AS r (currency, rate) USING (currency)
@@ -56,9 +56,14 @@ _PAST = """
             ) AS back USING (deal_id)
             WHERE closed_at <= {moment} AND {whose} AND is_undone IS NOT TRUE
             GROUP BY client_id, day
-        ) AS p
+        ) AS p LEFT JOIN (
+            SELECT DISTINCT ON (client_id) client_id, segment AS override_segment,
+                until AS override_until
+            FROM segment_overrides WHERE given_at <= {moment} AND {whose}
+            ORDER BY client_id, given_at DESC, override_id DESC
+        ) AS o USING (client_id)
     ) AS by_day
-    GROUP BY client_id, on_day
+    GROUP BY client_id, on_day, override_segment, override_until
 """
 _DAYS = "count(*) FILTER (WHERE day > on_day - {period})::int"
 _PURCHASES = "coalesce(sum(purchases) FILTER (WHERE day > on_day - {period}), 0)::int"

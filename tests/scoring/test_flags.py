@@ -1,6 +1,5 @@
 """Segments called wrong, what would mend them, and overrides that expire."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,44 +8,27 @@ from uuid import UUID
 import httpx
 import pytest
 
-from libs.shared.database import Database
 from libs.shared.ids import new_id
-from libs.shared.inbox import Inbox
-from libs.shared.subscriptions import Dispatcher
 from services.scoring.flags.proposals import Flagged, best_shifts, shifted
-from services.scoring.main import build
+from services.scoring.past import migration, standing_at
 from services.scoring.presets import DEFAULT_RULE_SET
 from services.scoring.rfm import Cuts, Figures
 from services.scoring.rules import Rules
-from services.scoring.settings import ScoringSettings
-from services.scoring.subscriptions import SUBSCRIPTIONS
-from tests.apps import App, problem, running
-from tests.conftest import FreshDatabase
+from services.scoring.rules_in_force import rules_in_force
+from tests.apps import App, problem
 from tests.scoring.conftest import Scoring, closed
 
 CUTS = Cuts((31, 61, 91, 181), (2, 3, 5, 10), (500_000, 2_000_000, 5_000_000, 15_000_000))
 RULES = Rules.of(1, DEFAULT_RULE_SET, CUTS)
 
 
-@pytest.fixture
-async def url(fresh_database: FreshDatabase) -> str:
-    return await fresh_database("scoring")
-
-
-@pytest.fixture
-async def scoring(url: str) -> AsyncIterator[Scoring]:
-    async with Database.open(url, name="test", pool_size=4) as database:
-        yield Scoring(database, Inbox(database, Dispatcher(SUBSCRIPTIONS)))
-
-
-@pytest.fixture
-async def api(url: str) -> AsyncIterator[App]:
-    async with running(build, ScoringSettings, url) as app:
-        yield app
-
-
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+async def rules_of(scoring: Scoring) -> Rules:
+    async with scoring.database.pool.acquire() as connection:
+        return await rules_in_force(connection)
 
 
 async def flag(api: App, client: UUID, manager: UUID | None = None, **said: Any) -> httpx.Response:
@@ -199,6 +181,56 @@ async def test_an_override_holds_until_its_day_and_then_the_rules_do(
     ]
     assert history[-1]["new_segment"] == after
     assert (await scoring.is_rescored(now() + timedelta(days=21)))["mismatches"] == 0
+
+
+async def test_the_past_knows_the_overrides_of_the_time(api: App, scoring: Scoring) -> None:
+    client, other = new_id(), new_id()
+    began = now()
+    await scoring.hears(closed(client, ago=40, money=700_000, at=began))
+    await scoring.hears(closed(other, ago=40, money=700_000, at=began))
+    own = await segment_of(scoring, client)
+    until = began.date() + timedelta(days=20)
+    for segment in ("champions", "lost"):
+        raised = (await flag(api, client, should_be=segment)).json()
+        answer = await decide(
+            api,
+            raised["flag_id"],
+            verdict="overridden",
+            override_segment=segment,
+            override_until=until.isoformat(),
+        )
+        assert answer.status_code == 201, answer.text
+    path = f"/v1/clients/{client}/segment-override/take-back"
+    assert (await api.call("POST", path, {}, role="analyst")).status_code == 204
+
+    async with scoring.database.transaction() as tx:
+        given = await tx.fetch("SELECT given_at FROM segment_overrides ORDER BY override_id")
+        times = [row["given_at"] for row in given]  # by the service's clock
+        told = [await standing_at(tx, client, at) for at in (began, *times)]
+        beside = await standing_at(tx, other, times[0])
+    assert [then and then.segment for then in told] == [own, "champions", "lost", own]
+    assert beside is not None
+    assert beside.segment == own
+
+
+async def test_the_past_lets_an_override_end_on_its_day(api: App, scoring: Scoring) -> None:
+    client = new_id()
+    at = now()
+    await scoring.hears(closed(client, ago=40, money=700_000, at=at))
+    raised = (await flag(api, client, should_be="champions")).json()
+    until = at.date() + timedelta(days=20)
+    given = {"override_segment": "champions", "override_until": until.isoformat()}
+    await decide(api, raised["flag_id"], verdict="overridden", **given)
+    rules = await rules_of(scoring)
+
+    async with scoring.database.transaction() as tx:
+        last = await standing_at(tx, client, rules.start_of(until) - timedelta(microseconds=1))
+        first = await standing_at(tx, client, rules.start_of(until))
+        moves = await migration(tx, until - timedelta(days=1), until)
+    assert last is not None
+    assert first is not None
+    assert (last.segment, first.segment != "champions") == ("champions", True)
+    assert [(m.before, m.after) for m in moves] == [("champions", first.segment)]
 
 
 async def test_an_override_is_taken_back_once(api: App, scoring: Scoring) -> None:

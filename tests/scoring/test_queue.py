@@ -10,43 +10,20 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
 import uvicorn
 from pydantic import TypeAdapter
 
-from libs.shared.database import Database
 from libs.shared.events import Promised
 from libs.shared.ids import new_id
-from libs.shared.inbox import Inbox
-from libs.shared.subscriptions import Dispatcher
 from services.scoring.main import build
 from services.scoring.settings import ScoringSettings
-from services.scoring.subscriptions import SUBSCRIPTIONS
 from services.scoring.touches.budget import room_for, slots_on
 from services.scoring.touches.leasing_api import InHand
 from services.scoring.touches.policy import QueuePolicy
 from services.scoring.touches.queue import QueueEntry
 from tests.apps import App, problem, running
-from tests.conftest import FreshDatabase
 from tests.scoring.conftest import Scoring, closed
 from tests.scoring.test_touch_planning import MOSCOW, card, spoke
-
-
-@pytest.fixture
-async def url(fresh_database: FreshDatabase) -> str:
-    return await fresh_database("scoring")
-
-
-@pytest.fixture
-async def scoring(url: str) -> AsyncIterator[Scoring]:
-    async with Database.open(url, name="test", pool_size=4) as database:
-        yield Scoring(database, Inbox(database, Dispatcher(SUBSCRIPTIONS)))
-
-
-@pytest.fixture
-async def api(url: str) -> AsyncIterator[App]:
-    async with running(build, ScoringSettings, url) as app:
-        yield app
 
 
 def now() -> datetime:
@@ -148,88 +125,6 @@ async def test_a_manager_sees_their_own_clients_and_those_of_nobody(
 
     await change_policy(api, common_queue=False)
     assert await queue("manager", token=me) == [str(mine)]
-
-
-async def test_many_who_ask_at_once_get_different_clients(api: App, scoring: Scoring) -> None:
-    clients = await overdue(scoring, 30)
-    managers = [new_id() for _ in range(40)]
-
-    given = await asyncio.gather(*(take_next(api, manager) for manager in managers))
-
-    got = [answer["client"]["client_id"] for answer in given if answer["client"]]
-    assert sorted(got) == sorted(str(client) for client in clients)
-    assert sum(answer["client"] is None for answer in given) == 10
-    again = await asyncio.gather(*(take_next(api, manager) for manager in managers))
-    assert [answer["client"] and answer["client"]["client_id"] for answer in again] == [
-        answer["client"] and answer["client"]["client_id"] for answer in given
-    ]
-
-
-async def test_who_has_called_gets_the_next_and_never_the_same_twice(
-    api: App, scoring: Scoring
-) -> None:
-    first, second, third = await overdue(scoring, 3)
-    me, other = new_id(), new_id()
-    given = await take_next(api, me)
-    assert given["client"]["client_id"] == str(first)
-
-    after = await take_next(api, me, done_with=str(first))
-    assert after["client"]["client_id"] == str(second)
-    assert (await take_next(api, other))["client"]["client_id"] == str(third)
-
-    await scoring.hears(spoke(first, now(), by=me))
-    day = await api.call("GET", "/v1/day", role="manager", manager_id=me)
-    assert day.json()["budget"]["done"] == 1
-    assert (await take_next(api, me))["client"]["client_id"] == str(second)
-
-
-async def test_a_lease_ends_by_release_and_by_time(api: App, scoring: Scoring) -> None:
-    (client,) = await overdue(scoring, 1)
-    me, other = new_id(), new_id()
-    mine = await take_next(api, me)
-    assert (await take_next(api, other))["client"] is None
-
-    async def release(manager: UUID, lease_no: int) -> httpx.Response:
-        return await api.call(
-            "POST",
-            f"/v1/queue/{client}/release",
-            {"lease_no": lease_no},
-            role="manager",
-            manager_id=manager,
-        )
-
-    assert problem(await release(other, mine["lease_no"])) == (409, "lease-over")
-    assert (await release(me, mine["lease_no"])).status_code == 204
-    assert (await release(me, mine["lease_no"])).status_code == 204  # twice is once
-    theirs = await take_next(api, other)
-    assert theirs["client"]["client_id"] == str(client)
-    assert problem(await release(me, mine["lease_no"])) == (409, "lease-over")
-
-    await scoring.database.pool.execute(
-        "UPDATE touch_plans SET leased_until = now() - interval '1 second'"
-    )
-    assert (await take_next(api, me))["client"]["client_id"] == str(client)
-    assert problem(await release(other, theirs["lease_no"])) == (409, "lease-over")
-
-
-async def test_a_certain_client_can_be_taken_unless_somebody_has_them(
-    api: App, scoring: Scoring
-) -> None:
-    _, client = await overdue(scoring, 2)
-    me, other = new_id(), new_id()
-
-    async def take(manager: UUID, whom: UUID = client) -> httpx.Response:
-        return await api.call(
-            "POST", f"/v1/queue/{whom}/take", {}, role="manager", manager_id=manager
-        )
-
-    taken = await take(me)
-    assert taken.json()["client"]["client_id"] == str(client)
-    refused = await take(other)
-    assert problem(refused) == (409, "client-leased")
-    assert refused.json()["leased_by"] == str(me)
-    assert (await take(me)).status_code == 200
-    assert problem(await take(me, new_id())) == (404, "client-not-in-queue")
 
 
 async def test_the_day_shows_queue_budget_and_what_is_overdue(api: App, scoring: Scoring) -> None:
@@ -334,27 +229,6 @@ async def activate_with_labels(api: App, label: str) -> None:
     path = f"/v1/rule-sets/{drafted.json()['version']}/activate?despite_gaps=true"
     activated = await api.call("POST", path, {}, role="analyst")
     assert activated.status_code == 200, activated.text
-
-
-async def test_next_sent_twice_with_one_key_gives_one_client(api: App, scoring: Scoring) -> None:
-    first, second, _ = await overdue(scoring, 3)
-    me = new_id()
-    await take_next(api, me)
-
-    async def done_with_first() -> httpx.Response:
-        return await api.call(
-            "POST",
-            "/v1/queue/next",
-            {"done_with": str(first)},
-            role="manager",
-            manager_id=me,
-            headers={"Idempotency-Key": "one"},
-        )
-
-    given = await done_with_first()
-    assert given.json()["client"]["client_id"] == str(second)
-    assert (await done_with_first()).content == given.content
-    assert await leased(scoring) == 2
 
 
 async def test_answers_are_written_as_their_models_would_be(api: App, scoring: Scoring) -> None:

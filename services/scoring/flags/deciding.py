@@ -31,7 +31,12 @@ _DECIDE = """
     INSERT INTO segment_decisions (decision_id, verdict, note, rule_version, override_segment,
         override_until, decided_at, decided_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
+# Kept for ever beside the one that holds now: the past is told with it (`past.py`).
 _OVERRIDE = """
+    WITH given AS (
+        INSERT INTO segment_overrides (client_id, given_at, segment, until)
+        SELECT client_id, $4, $2, $3 FROM unnest($1::uuid[]) AS c (client_id)
+    )
     UPDATE scores SET override_segment = $2, override_until = $3
     WHERE client_id = ANY($1::uuid[])
 """
@@ -112,7 +117,7 @@ async def override(
         for change in standing.put_into(segment, until, rules=rules, at=now):
             moves.append((change, None))  # noqa: PERF401  # a pair for each
     await store(tx, standings.values(), rules)
-    await tx.execute(_OVERRIDE, list(standings), segment, until)
+    await tx.execute(_OVERRIDE, list(standings), segment, until, now)
     await say(tx, moves)
 
 

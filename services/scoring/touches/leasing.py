@@ -1,7 +1,8 @@
 """`next`: a manager is given a client whom nobody else gets meanwhile.
 
 A lease stands on the plan's row, so whoever takes a client holds its lock, and two who ask at once
-get two clients. It ends when a touch is heard (the plan is another one then), by release, or by
+get two clients. One manager who asks twice at once gets one: both would have to count the same turn
+on. A lease ends when a touch is heard (the plan is another one then), by release, or by
 time alone: nothing has to fire. Who asks again while they have somebody in hand gets the same
 client; who says that they are done with one gets another, and the client waits for the touch to be
 heard until the lease runs out.
@@ -39,8 +40,18 @@ _HELD = "leased_by = $3 AND leased_until > $4"
 _SET_ASIDE = f"""
     set_aside AS (
         UPDATE touch_plans SET is_in_hand = false
-        WHERE client_id = {{client}} AND {_HELD} AND (SELECT is_allowed FROM allowed)
+        WHERE client_id = {{client}} AND {_HELD} AND (SELECT is_granted FROM granted)
     ),
+"""
+# Who finds the turn another than it was when the statement began has waited for the same manager's
+# other request, and cannot see what that one was given: nothing is done, and it is asked again.
+_TURN = """
+    seen AS MATERIALIZED (SELECT turn FROM queue_turns WHERE manager_id = $3), counted AS (
+        INSERT INTO queue_turns AS t (manager_id, turn) SELECT $3, 1 FROM allowed WHERE is_allowed
+        ON CONFLICT (manager_id) DO UPDATE SET turn = t.turn + 1
+            WHERE t.turn = (SELECT turn FROM seen)
+        RETURNING turn
+    ), granted AS MATERIALIZED (SELECT EXISTS (SELECT FROM counted) AS is_granted)
 """
 # One statement, so one round trip, atomic without a transaction. Whoever it sets aside, holds and
 # takes are different clients: no row is written twice.
@@ -50,13 +61,13 @@ _NEXT = f"""
             AS done
     ), allowed AS MATERIALIZED (
         SELECT hold AND ($7::int IS NULL OR done < $7) AS is_allowed FROM terms, budget
-    ), {{set_aside}}
+    ), {_TURN}, {{set_aside}}
     held AS MATERIALIZED (
         SELECT * FROM touch_plans WHERE {_HELD} AND is_in_hand {{but}}
-            AND (SELECT is_allowed FROM allowed)
+            AND (SELECT is_granted FROM granted)
         ORDER BY leased_at LIMIT 1
     ), wanted AS MATERIALIZED (
-        SELECT is_allowed AND NOT EXISTS (SELECT FROM held) AS is_wanted FROM allowed
+        SELECT is_granted AND NOT EXISTS (SELECT FROM held) AS is_wanted FROM granted
     ), {{firsts}}, chosen AS (
         SELECT client_id FROM ({{all_firsts}}) AS first ORDER BY {ORDER} LIMIT 1
     ), taken AS (
@@ -64,11 +75,16 @@ _NEXT = f"""
             lease_no = lease_no + 1, is_in_hand = true
         FROM chosen WHERE p.client_id = chosen.client_id RETURNING p.*
     )
-    SELECT hold, done, entry.* FROM terms CROSS JOIN budget LEFT JOIN (
+    SELECT hold, done, is_granted, entry.*
+    FROM terms CROSS JOIN budget CROSS JOIN granted LEFT JOIN (
         SELECT 1 AS place, {FACTS}
         FROM (SELECT * FROM held UNION ALL SELECT * FROM taken) AS p {JOINED}
     ) AS entry ON true
 """
+_COUNT_TURN = text("""
+    INSERT INTO queue_turns AS t (manager_id, turn) VALUES (:manager_id, 1)
+    ON CONFLICT (manager_id) DO UPDATE SET turn = t.turn + 1
+""")
 _LOCK = text("SELECT * FROM touch_plans WHERE client_id = :client_id FOR UPDATE")
 _LEASE = text("""
     UPDATE touch_plans SET leased_by = :manager_id, leased_at = :now, leased_until = :until,
@@ -132,12 +148,15 @@ async def take_next(
     policy, today = terms.policy, terms.rules.day_of(now)
     room = budget_on(terms, now).touches if policy.ends_with_the_budget else None
     values = [*terms.versions, manager_id, now, _until(policy, now), today, room]
-    found = await connection.fetchrow(_next(terms, now, done_with, values), *values)
-    if found is None or not found["hold"]:
-        return None
-    if room is not None and found["done"] >= room:
-        raise BudgetUsedUp(touches=room, done=found["done"])
-    return found
+    statement = _next(terms, now, done_with, values)
+    while True:
+        found = await connection.fetchrow(statement, *values)
+        if found is None or not found["hold"]:
+            return None
+        if room is not None and found["done"] >= room:
+            raise BudgetUsedUp(touches=room, done=found["done"])
+        if found["is_granted"]:  # else another request of this manager was
+            return found
 
 
 def _next(terms: Terms, now: datetime, done_with: UUID | None, values: list[Any]) -> str:
@@ -172,6 +191,7 @@ async def take(
         NotInQueue: Nobody has to call them.
         LeasedByAnother: As it says.
     """
+    await session.execute(_COUNT_TURN, {"manager_id": manager_id})  # before any plan is locked
     plan = (await session.execute(_LOCK, {"client_id": client_id})).one_or_none()
     if plan is None or plan.state not in ("due", "overdue"):
         raise NotInQueue(client_id=str(client_id))
