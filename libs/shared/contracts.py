@@ -13,6 +13,7 @@ from libs.shared.topics import dead_letter_topic
 SAID_BY = {
     "client": "contacts",
     "interaction": "contacts",
+    "page": "contacts",
     "deal": "contacts",
     "segment": "scoring",
     "touch": "scoring",

@@ -199,12 +199,22 @@ class InteractionRecorded(
 
     interaction_id: Id
     client_id: Id
-    kind: str  # call, meeting, message, letter, visit, complaint, note
+    kind: str  # call, meeting, message, letter, visit, complaint, review, note
     direction: str  # incoming, outgoing, none
     manager_id: Id | None = None
     happened_at: AwareDatetime
     topic_text: str = ""
     promises: list[Promised] = []
+    rating: Annotated[int, Field(ge=1, le=5)] | None = None  # of a review, 5 is best
+
+
+class PageViewed(Event, name="page.viewed", topic="interactions", key="client_id"):
+    """A client whom the site knows has looked at a page."""
+
+    client_id: Id
+    site: str  # domain, lower case
+    page: str  # path without query and fragment
+    viewed_at: AwareDatetime
 
 
 class InteractionPlanned(Event, name="interaction.planned", topic="interactions", key="client_id"):
@@ -337,6 +347,8 @@ class LeadReceived(Event, name="lead.received", topic="leads", key="lead_id"):
     amount_minor: NonNegativeInt | None = None  # what it may bring, in the currency's minor unit
     currency: Currency | None = None
     complexity: str | None = None  # typical, complex
+    kind: str = "request"  # request, handoff (by a bot), complaint
+    interaction_id: Id | None = None  # what was said before: the bot's talk, the complaint
 
 
 class LeadAssigned(Event, name="lead.assigned", topic="leads", key="lead_id"):
