@@ -15,6 +15,7 @@ from services.contacts.interactions import planning_api as planning
 from services.contacts.interactions import promises_api as promises
 from services.contacts.leads import api as leads
 from services.contacts.leads import webhooks_api as webhooks
+from services.contacts.pages import api as pages
 from services.contacts.policies import POLICIES
 from services.contacts.settings import ContactsSettings
 
@@ -22,7 +23,7 @@ from services.contacts.settings import ContactsSettings
 def build(settings: ContactsSettings) -> FastAPI:
     """The app with the given settings."""
     talks = (interactions, planning, promises)
-    parts = (many_clients, clients, screen_pop, *talks, deals, closing, leads, webhooks)
+    parts = (many_clients, clients, screen_pop, *talks, deals, closing, leads, webhooks, pages)
     return create_app(
         settings=settings,
         title="contacts",

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared.database import Connection
-from libs.shared.field_types import Code, Text200
+from libs.shared.field_types import Code, Flag, Text200
 from libs.shared.policies import Policy, current
 
 
@@ -117,4 +117,17 @@ def _demand_unique(what: str, codes: list[str]) -> None:
         raise ValueError(f"two {what}s have the same code")
 
 
-POLICIES: tuple[type[Policy], ...] = (PhonePolicy, PipelinePolicy, RefusalPolicy, FormPolicy)
+class ComplaintPolicy(Policy, name="complaints"):
+    """Whether complaints are given to somebody as leads are, at once and with their clocks."""
+
+    become_leads: Flag = True
+    not_older_than_days: Annotated[int, Field(strict=True, ge=0, le=3660)] = 7
+
+
+POLICIES: tuple[type[Policy], ...] = (
+    PhonePolicy,
+    PipelinePolicy,
+    RefusalPolicy,
+    FormPolicy,
+    ComplaintPolicy,
+)

@@ -50,6 +50,20 @@ async def test_a_talk_is_recorded_with_its_promises_in_one_call(contacts: Contac
     assert not (await contacts.http.get("/v1/promises")).json()["items"]
 
 
+async def test_only_a_review_has_a_rating(contacts: Contacts) -> None:
+    anna = await contacts.add_client()
+    path = f"/v1/clients/{anna['id']}/interactions"
+    made = await contacts.made(path, {"kind": "review", "rating": 4, "outcome": "всё хорошо"})
+    assert made["rating"] == 4
+    await contacts.made(path, {"kind": "review"})
+    (rated, unrated) = await contacts.said("interaction.recorded")
+    assert (rated["rating"], unrated["rating"]) == (4, None)
+
+    for body in ({"kind": "call", "rating": 4}, {"kind": "review", "rating": 6}):
+        refused = await contacts.post(path, body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "request-invalid")
+
+
 async def test_a_planned_meeting_is_moved_and_then_held_for_good(contacts: Contacts) -> None:
     meeting = await plan(contacts, await contacts.add_client())
     path = f"/v1/interactions/{meeting['id']}"

@@ -9,6 +9,7 @@ from fastapi import Request as HttpRequest
 from starlette.responses import Response
 
 from libs.shared import outbox
+from libs.shared.database import bare
 from libs.shared.http import (
     Cursor,
     CursorInvalid,
@@ -33,6 +34,7 @@ from services.contacts.access import (
 from services.contacts.batches import BatchView, answer_once, body_of, parse, read_json
 from services.contacts.clients import search
 from services.contacts.clients.models import ClientIsArchived, ClientNotFound
+from services.contacts.interactions.complaints import give_complaints
 from services.contacts.interactions.finding import (
     InteractionView,
     find,
@@ -79,6 +81,7 @@ async def record_interaction(
     promises = promises_of(given.promises, made)
     session.add_all(promises)
     await outbox.add(session, made.recorded(promises))
+    await give_complaints(await bare(session), [made], now=now)
     return told(made, promises, response, new=True)
 
 

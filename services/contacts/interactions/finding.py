@@ -52,6 +52,7 @@ class InteractionView(BaseModel):
     manager_id: UUID | None
     moves: int
     reason: str | None
+    rating: int | None
     recorded_by: str
     promises: list[PromiseView]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -69,7 +69,7 @@ class PromiseIsKept(Conflict):
 
 
 class Interaction(Base):
-    """A call, meeting, message, letter, visit, complaint or note; `at` is when it is or was."""
+    """A call, meeting, message, letter, visit, complaint, review or note; `at`: when it is."""
 
     __tablename__ = "interactions"
 
@@ -88,6 +88,7 @@ class Interaction(Base):
     manager_id: Mapped[UUID | None]
     moves: Mapped[int]
     reason: Mapped[str | None]  # of the last move or of the cancellation
+    rating: Mapped[int | None] = mapped_column(SmallInteger)  # of a review, 5 is best
     source: Mapped[str | None]
     external_id: Mapped[str | None]
     recorded_by: Mapped[str]
@@ -103,6 +104,7 @@ class Interaction(Base):
             manager_id=self.manager_id,
             happened_at=self.at,
             topic_text=self.topic,
+            rating=self.rating,
             promises=[Promised(text=promise.text, due_on=promise.due_on) for promise in promises],
             occurred_at=self.created_at,
         )

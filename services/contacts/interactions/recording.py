@@ -4,10 +4,10 @@ One call writes all of it, because a manager has two minutes for it after a talk
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from libs.shared import outbox
 from libs.shared.database import Connection, dumps
@@ -15,6 +15,7 @@ from libs.shared.http import CalendarDay, Instant, Request, Text50, Text200, Tex
 from libs.shared.ids import new_id
 from services.contacts.batches import Batch, at_client, find_present, judge
 from services.contacts.clients.models import ClientIsArchived, ClientNotFound
+from services.contacts.interactions.complaints import give_complaints
 from services.contacts.interactions.models import (
     HappenedInFuture,
     Interaction,
@@ -24,7 +25,7 @@ from services.contacts.interactions.models import (
 
 MOST = 1000
 
-Kind = Literal["call", "meeting", "message", "letter", "visit", "complaint", "note"]
+Kind = Literal["call", "meeting", "message", "letter", "visit", "complaint", "review", "note"]
 Direction = Literal["incoming", "outgoing", "none"]
 Minutes = Annotated[int, Field(strict=True, ge=0, le=7 * 24 * 60)]
 Texts = Annotated[list[Text2000], Field(max_length=50)]
@@ -43,6 +44,7 @@ _COLUMNS = {
     "objections": "text[]",
     "agreements": "text[]",
     "manager_id": "uuid",
+    "rating": "smallint",
     "moves": "integer",
     "source": "text",
     "external_id": "text",
@@ -73,7 +75,11 @@ class MakePromise(Request):
 
 
 class RecordInteraction(Request):
-    """What happened; now and by the caller unless something else is said."""
+    """What happened; now and by the caller unless something else is said.
+
+    Attributes:
+        rating: Of a review, 1 to 5 (best).
+    """
 
     kind: Kind
     direction: Direction = "none"
@@ -85,6 +91,13 @@ class RecordInteraction(Request):
     agreements: Texts = Field(default_factory=list)
     promises: Annotated[list[MakePromise], Field(max_length=50)] = Field(default_factory=list)
     manager_id: UUID | None = None
+    rating: Annotated[int, Field(strict=True, ge=1, le=5)] | None = None
+
+    @model_validator(mode="after")
+    def _only_reviews_rate(self) -> Self:
+        if self.rating is not None and self.kind != "review":
+            raise ValueError("only a review has a rating")
+        return self
 
 
 class InteractionItem(RecordInteraction):
@@ -139,6 +152,7 @@ def recorded(
         objections=given.objections,
         agreements=given.agreements,
         manager_id=given.manager_id or manager_id,
+        rating=given.rating,
         moves=0,
         recorded_by=by,
         created_at=now,
@@ -172,6 +186,7 @@ async def record_many(tx: Connection, given: InteractionBatch, *, by: str, now: 
     names = ("id", "interaction_id", "client_id", "owner_id", "text", "due_on")
     await tx.execute(_INSERT_PROMISES, *([getattr(one, name) for one in owed] for name in names))
     await outbox.add_all(tx, [rows[i].recorded(promises[i]) for i in sorted(new)])
+    await give_complaints(tx, [rows[i] for i in sorted(new)], now=now)
     return batch.answer()
 
 

@@ -27,6 +27,7 @@ from libs.shared.http import (
     Session,
     Text50,
     Text200,
+    Text2000,
     Text20000,
     page_of,
     problems,
@@ -37,7 +38,7 @@ from services.contacts.access import ClientNotYours, Reader, Writer, sees_all
 from services.contacts.batches import answer_once, body_of, parse, read_json
 from services.contacts.clients import emails, phones
 from services.contacts.clients.card import Language
-from services.contacts.leads.intake import Asked, take_in
+from services.contacts.leads.intake import Asked, Talk, take_in
 from services.contacts.leads.marks import domain_of
 from services.contacts.leads.models import Lead, LeadNotFound
 from services.contacts.policies import phone_region
@@ -61,6 +62,20 @@ class Consents(Request):
     advertising: Flag = False
 
 
+class Line(Request):
+    """Something that was said."""
+
+    by: Literal["client", "bot"]
+    text: Text2000
+
+
+class HandOff(Request):
+    """A bot hands somebody over, with all that was said; `reason` is why it could not go on."""
+
+    reason: Text200
+    lines: Annotated[list[Line], Field(min_length=1, max_length=200)]
+
+
 class ReceiveLead(Request):
     """Somebody asks for contact; a phone (any spelling) or an e-mail is needed."""
 
@@ -80,10 +95,16 @@ class ReceiveLead(Request):
     currency: Currency | None = None
     complexity: Literal["typical", "complex"] | None = None
     consents: Consents = Consents()
+    hand_off: HandOff | None = None
 
 
 class LeadView(BaseModel):
-    """A lead; `state`, `manager_id` and `epoch` as routing told them."""
+    """A lead; `state`, `manager_id` and `epoch` as routing told them.
+
+    Attributes:
+        kind: request, handoff (by a bot), complaint.
+        interaction_id: What was said before, in the client's timeline: the talk, the complaint.
+    """
 
     id: UUID
     client_id: UUID
@@ -101,6 +122,8 @@ class LeadView(BaseModel):
     amount_minor: int | None
     currency: str | None
     complexity: str | None
+    kind: str
+    interaction_id: UUID | None
     utm: dict[str, Any]
     consents: dict[str, Any]
     is_returning: bool
@@ -158,7 +181,15 @@ def _asked(given: ReceiveLead, region: str) -> Asked:
         complexity=given.complexity,
         utm=dict(given.utm),
         consents=given.consents.model_dump(),
+        talk=_talk(given.hand_off) if given.hand_off else None,
     )
+
+
+def _talk(given: HandOff) -> Talk:
+    """As a manager reads it."""
+    who = {"client": "Клиент", "bot": "Бот"}
+    lines = (f"{who[line.by]}: {line.text}" for line in given.lines)
+    return Talk(given.reason, "\n".join(lines))
 
 
 @routes.get("/leads", responses=problems(CursorInvalid), summary="Leads, the newest first")

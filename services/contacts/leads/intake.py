@@ -40,10 +40,26 @@ _CREATE = (
 _INSERT = """
     INSERT INTO leads (id, client_id, source, channel, name, phones, email, note, product, city,
         language, utm, consents, is_returning, received_at, webhook_request_id, region, domain,
-        amount_minor, currency, complexity)
+        amount_minor, currency, complexity, kind, interaction_id)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        $20, $21)
+        $20, $21, $22, $23)
 """
+
+
+# No event says it: nobody of ours has spoken with the client.
+_TALK = """
+    INSERT INTO interactions (id, client_id, kind, state, direction, at, topic, outcome, source,
+        recorded_by, created_at)
+    VALUES ($1, $2, 'message', 'recorded', 'incoming', $3, $4, $5, $6, 'bot', $3)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a bot and the client have said before the bot handed over, and why it did."""
+
+    reason: str
+    text: str
 
 
 @dataclass(slots=True)
@@ -67,6 +83,7 @@ class Asked:
     amount_minor: int | None = None
     currency: str | None = None
     complexity: str | None = None
+    talk: Talk | None = None
 
 
 async def take_in(tx: Connection, asked: Asked, *, now: datetime) -> UUID:
@@ -84,9 +101,15 @@ async def take_in(tx: Connection, asked: Asked, *, now: datetime) -> UUID:
     else:
         client_id, owner_id = client["id"], client["owner_id"]
         events += await _restored(tx, client, now)
-    lead_id = new_id()
+    lead_id, talk_id = new_id(), None
+    if asked.talk is not None:
+        talk_id = new_id()
+        told = (asked.talk.reason, asked.talk.text, asked.source)
+        await tx.execute(_TALK, talk_id, client_id, now, *told)
     place = phone_places.place_of(asked.phones)
-    await tx.execute(_INSERT, *_values(lead_id, client_id, asked, client is not None, now))
+    values = _values(lead_id, client_id, asked, client is not None, now)
+    kind = "request" if talk_id is None else "handoff"
+    await tx.execute(_INSERT, *values, kind, talk_id)
     events.append(
         LeadReceived(
             lead_id=lead_id,
@@ -106,6 +129,8 @@ async def take_in(tx: Connection, asked: Asked, *, now: datetime) -> UUID:
             amount_minor=asked.amount_minor,
             currency=asked.currency,
             complexity=asked.complexity,
+            kind=kind,
+            interaction_id=talk_id,
             occurred_at=now,
         )
     )

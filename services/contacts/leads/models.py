@@ -1,4 +1,4 @@
-"""Leads as they are read. They are written by `intake.py` and `routing_heard.py`, set by set."""
+"""Leads as they are read. Written by `intake.py`, `routing_heard.py` and complaints, set by set."""
 
 from datetime import datetime
 from typing import Any
@@ -51,6 +51,8 @@ class Lead(Base):
     amount_minor: Mapped[int | None] = mapped_column(BigInteger)
     currency: Mapped[str | None]
     complexity: Mapped[str | None]
+    kind: Mapped[str]  # request, handoff, complaint
+    interaction_id: Mapped[UUID | None]
 
 
 class WebhookRequest(Base):

@@ -1,0 +1,1 @@
+"""Pages that known clients have looked at, as sites and apps tell of them."""
