@@ -1,4 +1,4 @@
-"""What clients answer to: by which channels they asked for what, and which messages they opened.
+"""What clients answer to: how they asked for what, messages they opened, pages they looked at.
 
 Heard twice, late or in another order it comes to the same.
 """
@@ -6,7 +6,7 @@ Heard twice, late or in another order it comes to the same.
 from collections.abc import Sequence
 
 from libs.shared.database import Connection
-from libs.shared.events import LeadReceived, MessageOpened, MessageSent
+from libs.shared.events import LeadReceived, MessageOpened, MessageSent, PageViewed
 from services.scoring.touches.changes import note_changed_clients
 
 _ASKED = """
@@ -27,6 +27,16 @@ _OPENED = """
     ORDER BY client_id, message_id
     ON CONFLICT (client_id, message_id) DO UPDATE SET opened_at = excluded.opened_at
     WHERE m.opened_at IS NULL
+"""
+
+_VIEWED = """
+    INSERT INTO client_pages AS p (client_id, page, last_viewed_at)
+    SELECT client_id, page, max(at)
+    FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS t (client_id, page, at)
+    GROUP BY client_id, page ORDER BY client_id, page
+    ON CONFLICT (client_id, page) DO UPDATE SET last_viewed_at = excluded.last_viewed_at
+    WHERE p.last_viewed_at < excluded.last_viewed_at
+    RETURNING client_id
 """
 
 
@@ -54,6 +64,13 @@ async def note_sent_messages(events: Sequence[MessageSent], tx: Connection) -> N
 async def note_opened_messages(events: Sequence[MessageOpened], tx: Connection) -> None:
     """Count what a client has opened."""
     await _note(tx, _OPENED, [(e.client_id, e.message_id, e.opened_at) for e in events])
+
+
+async def note_viewed_pages(events: Sequence[PageViewed], tx: Connection) -> None:
+    """Remember when a client last looked at a page."""
+    told = [(event.client_id, event.site + event.page, event.viewed_at) for event in events]
+    new = await tx.fetch(_VIEWED, *map(list, zip(*told, strict=True)))
+    await note_changed_clients(tx, {row["client_id"] for row in new})
 
 
 async def _note(tx: Connection, statement: str, told: Sequence[tuple[object, ...]]) -> None:

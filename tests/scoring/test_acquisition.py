@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from libs.shared.events import LeadReceived
+from libs.shared.events import InteractionRecorded, LeadReceived
 from libs.shared.ids import new_id
 from services.scoring.acquisition.unit_economics import UnitEconomicsPolicy, judged
 from tests.apps import App, problem
@@ -97,6 +97,40 @@ async def test_costs_and_clients_meet_by_channel(api: App, scoring: Scoring) -> 
     assert (found["cold"]["cac_minor"], found["cold"]["verdict"]) == (350_000, "alarm")
     assert found["cold"]["costs_minor"] == {"ad_budgets": 350_000}
     assert found["unknown"]["verdict"] == "unknown"
+
+
+def review(client: UUID, rating: int | None) -> InteractionRecorded:
+    return InteractionRecorded(
+        interaction_id=new_id(),
+        client_id=client,
+        kind="review",
+        direction="incoming",
+        happened_at=NOW,
+        rating=rating,
+        occurred_at=NOW,
+    )
+
+
+async def test_reviews_tell_of_a_channels_clients(api: App, scoring: Scoring) -> None:
+    social, also, cold = (new_id() for _ in range(3))
+    told = [review(social, 5), review(social, 2), review(also, None), review(new_id(), 1)]
+    await scoring.hears(
+        *told,
+        *told,  # the same again
+        lead(social, "social"),
+        lead(also, "social"),
+        lead(cold, "cold"),
+        *(closed(client, ago=30, money=100, at=NOW) for client in (social, also, cold)),
+        closed(social, ago=20, money=100, at=NOW),
+    )
+    path = f"/v1/unit-economics?begin={DAY[40]}&end={DAY[1]}"
+    table = (await api.call("GET", path, role="analyst")).json()
+
+    found = {c["channel"]: (c["reviews"], c["average_rating"]) for c in table["channels"]}
+    assert found == {"social": (3, 3.5), "cold": (0, None)}
+    assert {c["channel"]: c["ltv_minor"] for c in table["channels"]} == {"social": 150, "cold": 100}
+    touched = await scoring.database.pool.fetchval("SELECT count(*) FROM touches")
+    assert touched == 0  # nobody of ours spoke with them
 
 
 async def test_a_cost_counts_by_its_days_in_the_period_and_can_be_taken_back(api: App) -> None:

@@ -15,6 +15,7 @@ from libs.shared.events import (
     LeadReceived,
     MessageOpened,
     MessageSent,
+    PageViewed,
 )
 from libs.shared.ids import new_id
 from services.scoring.audiences.conditions import READY, AudienceRule
@@ -213,6 +214,63 @@ async def test_an_opening_that_is_heard_before_its_message_counts(watched: Watch
     assert await watched.members("unopened") == set()  # only the last one is unopened
     await watched.hears(sent(client, on(4)), now=on(4))
     assert await watched.members("unopened") == {client}
+
+
+def viewed(client: UUID, page: str, at: datetime) -> PageViewed:
+    site, _, path = page.partition("/")
+    return PageViewed(client_id=client, site=site, page="/" + path, viewed_at=at, occurred_at=at)
+
+
+async def test_pages_that_were_viewed_count_for_so_many_days(watched: Watched) -> None:
+    price = {"kind": "viewed_page", "page": "shop.ru/price"}
+    await watched.begins("ever", price)
+    await watched.begins("lately", price | {"below": 10})
+    await watched.begins("lost_sight", {"kind": "days_since", "what": "page", "at_least": 30})
+    client, other = new_id(), new_id()
+    await watched.hears(
+        viewed(other, "shop.ru/prices", on(0)),  # another page
+        viewed(other, "other.ru/price", on(0)),
+        viewed(client, "shop.ru/price/crm", on(3)),
+        viewed(client, "shop.ru/price", on(1)),  # late: the newest view counts
+        now=on(3),
+    )
+    assert await watched.members("ever") == await watched.members("lately") == {client}
+
+    await watched.settles(on(12))
+    assert await watched.members("lately") == {client}
+    await watched.settles(on(13))
+    assert await watched.members("lately") == set()
+    await watched.hears(*[viewed(client, "shop.ru/price", on(20))] * 2, now=on(20))
+    await watched.settles(on(30))
+    assert await watched.members("lost_sight") == {other}
+    assert await watched.members("ever") == {client}
+    assert await watched.told(client) == [
+        ("entered", "ever", 1),
+        ("entered", "lately", 1),
+        ("left", "lately", 2),
+        ("entered", "lately", 3),
+        ("left", "lately", 4),
+    ]
+
+
+async def test_a_complaint_is_not_asking_for_anything(watched: Watched) -> None:
+    await watched.begins("by_api", {"kind": "channel", "any_of": ["api"]})
+    complaint = LeadReceived(
+        lead_id=new_id(),
+        client_id=new_id(),
+        source="complaint",
+        channel="api",
+        is_returning=True,
+        kind="complaint",
+        occurred_at=NEW_YEAR,
+    )
+    asked = complaint.model_copy(
+        update={"event_id": new_id(), "lead_id": new_id(), "kind": "handoff"}
+    )
+    await watched.hears(complaint)
+    assert await watched.members("by_api") == set()
+    await watched.hears(asked)
+    assert await watched.members("by_api") == {asked.client_id}
 
 
 async def test_channel_and_product_are_those_of_any_lead(watched: Watched) -> None:

@@ -86,6 +86,7 @@ class ChannelView(BaseModel):
     Attributes:
         clients: Who came by it and bought, ever; `won`: for the first time in the period.
         repeat_share: Of `clients`, who bought on a second day.
+        reviews: Of `clients`; `average_rating`: 1 to 5 (best), null where nobody rated.
         verdict: alarm (CAC has reached LTV), low, healthy, unknown.
     """
 
@@ -95,6 +96,8 @@ class ChannelView(BaseModel):
     clients: int
     won: int
     repeat_share: float
+    reviews: int
+    average_rating: float | None
     cac_minor: int | None
     ltv_minor: int | None
     ratio: Annotated[float | None, Field(description="LTV : CAC")]

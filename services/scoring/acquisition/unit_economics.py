@@ -4,7 +4,7 @@ CAC is all costs of a channel in a period, over the clients won in it; LTV what 
 channel has brought so far, less what was returned, times the margin. A channel whose clients cost
 what they bring, or more, is an alarm; one that earns three times its costs is healthy.
 
-Source: requirements P-09 to P-11.
+Source: requirements P-09 to P-11, S-22.
 """
 
 from collections.abc import Mapping
@@ -31,13 +31,18 @@ _COSTS = """
 _WON = """
     SELECT coalesce(a.channel, $5) AS channel, count(*) AS clients,
         count(*) FILTER (WHERE first_day BETWEEN $1 AND $2) AS won,
-        sum(value_minor)::float8 AS brought, count(*) FILTER (WHERE days > 1) AS came_back
+        sum(value_minor)::float8 AS brought, count(*) FILTER (WHERE days > 1) AS came_back,
+        coalesce(sum(reviews), 0)::int AS reviews,
+        (sum(rated) / nullif(sum(ratings), 0))::float8 AS average_rating
     FROM (
         SELECT client_id, min(day) AS first_day, count(DISTINCT day) AS days,
             sum(round((amount_minor - returned_minor) * rate)) AS value_minor
         FROM purchases JOIN unnest($3::text[], $4::numeric[]) AS r (currency, rate) USING (currency)
         WHERE NOT is_returned GROUP BY client_id
-    ) AS bought LEFT JOIN acquisitions AS a USING (client_id) GROUP BY 1
+    ) AS bought LEFT JOIN acquisitions AS a USING (client_id) LEFT JOIN (
+        SELECT client_id, count(*) AS reviews, count(rating) AS ratings, sum(rating) AS rated
+        FROM reviews GROUP BY client_id
+    ) AS told USING (client_id) GROUP BY 1
 """
 
 
@@ -55,6 +60,7 @@ class Channel:
     Attributes:
         clients: Who came by it and bought, ever; `won`: for the first time in the period.
         repeat_share: Of `clients`, who bought on a second day.
+        reviews: Of `clients`, with or without a rating; `average_rating`: 1 to 5, null: none.
         cac_minor: Null: nobody was won. `ratio`: null where there is no CAC or it is 0.
         verdict: alarm (CAC has reached LTV), low, healthy, unknown (no costs or nobody won).
     """
@@ -65,6 +71,8 @@ class Channel:
     clients: int
     won: int
     repeat_share: float
+    reviews: int
+    average_rating: float | None
     cac_minor: int | None
     ltv_minor: int | None
     ratio: float | None
@@ -90,6 +98,8 @@ async def unit_economics(
                 clients=row["clients"] if row else 0,
                 won=row["won"] if row else 0,
                 came_back=row["came_back"] if row else 0,
+                reviews=row["reviews"] if row else 0,
+                average_rating=row["average_rating"] if row else None,
                 brought_minor=row["brought"] if row else 0.0,
                 policy=policy,
             )
@@ -104,6 +114,8 @@ def judged(
     clients: int,
     won: int,
     came_back: int,
+    reviews: int = 0,
+    average_rating: float | None = None,
     brought_minor: float,
     policy: UnitEconomicsPolicy,
 ) -> Channel:
@@ -124,6 +136,8 @@ def judged(
         clients,
         won,
         came_back / clients if clients else 0.0,
+        reviews,
+        average_rating,
         None if cac is None else round(cac),
         None if ltv is None else round(ltv),
         ratio,

@@ -25,6 +25,7 @@ _DAYS = {
     "card": "(created_at AT TIME ZONE {zone})::date",
     "message": "(last_sent_at AT TIME ZONE {zone})::date",
     "opening": "(last_opened_at AT TIME ZONE {zone})::date",
+    "page": "(last_page_at AT TIME ZONE {zone})::date",
 }
 
 
@@ -128,11 +129,11 @@ class DaysSince(_Condition):
 
     Attributes:
         what: A purchase, a touch, the making of the card, a message to the client, the opening of
-            one.
+            one, a page of ours that the client has looked at.
     """
 
     kind: Literal["days_since"]
-    what: Literal["purchase", "touch", "card", "message", "opening"]
+    what: Literal["purchase", "touch", "card", "message", "opening", "page"]
     at_least: Count | None = None
     below: Count | None = None
     or_never: bool = False
@@ -206,6 +207,32 @@ class Opened(_Range):
         return self.between("opened", asked)
 
 
+class ViewedPage(_Condition):
+    """Has looked at a page, or at one below it.
+
+    Attributes:
+        page: Site and path, or their beginning: shop.example/price.
+        below: Less than so many days ago; at any time if left out.
+    """
+
+    kind: Literal["viewed_page"]
+    page: Text200
+    below: Annotated[int, Field(strict=True, ge=1, le=36_600)] | None = None
+
+    def sql(self, asked: Asked) -> str:
+        beginning = asked.add(self.page.removesuffix("/"), "text")
+        viewed = (
+            "FROM client_pages AS v WHERE v.client_id = f.client_id"
+            f" AND (v.page = {beginning} OR starts_with(v.page, {beginning} || '/'))"
+        )
+        if self.below is None:
+            return f"EXISTS (SELECT {viewed})"
+        number = asked.add(self.below, "int")
+        last = f"(SELECT max((v.last_viewed_at AT TIME ZONE {asked.zone})::date) {viewed})"
+        asked.turning_days.append(f"{last} + {number}")
+        return f"{asked.today} - {last} < {number}"
+
+
 class AllOf(_Condition):
     """All of these hold."""
 
@@ -248,6 +275,7 @@ Condition = Annotated[
     | AskedFor
     | Unopened
     | Opened
+    | ViewedPage
     | AllOf
     | AnyOf
     | NoneOf,
@@ -280,6 +308,12 @@ def uses_messages(condition: "Condition") -> bool:
         isinstance(condition, DaysSince) and condition.what in ("message", "opening")
     )
     return is_one or any(uses_messages(each) for each in getattr(condition, "of", ()))
+
+
+def uses_pages(condition: "Condition") -> bool:
+    """Whether it asks how long ago any page was looked at."""
+    is_one = isinstance(condition, DaysSince) and condition.what == "page"
+    return is_one or any(uses_pages(each) for each in getattr(condition, "of", ()))
 
 
 class Mute(_Condition):

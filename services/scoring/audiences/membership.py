@@ -24,6 +24,7 @@ from services.scoring.audiences.conditions import (
     Mute,
     uses_average,
     uses_messages,
+    uses_pages,
 )
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
@@ -40,11 +41,11 @@ _JUDGE = """
         SELECT client_id, segment, recency_score, frequency_score, monetary_score, last_day,
             frequency, monetary_minor, last_touch_at, kind, status, city, language, created_at,
             coalesce(tags, '{{}}') AS tags, coalesce(is_archived, false) AS is_archived,
-            m.*
+            m.*, v.*
         FROM unnest({clients}) AS clients_asked (client_id)
         LEFT JOIN scores USING (client_id)
         LEFT JOIN touches USING (client_id) LEFT JOIN clients USING (client_id)
-        CROSS JOIN LATERAL ({messages}) AS m
+        CROSS JOIN LATERAL ({messages}) AS m CROSS JOIN LATERAL ({pages}) AS v
     )
     SELECT f.client_id, {is_open} AND NOT is_archived AND coalesce({condition}, false),
         (SELECT min(day) FROM unnest(ARRAY[{days}]::date[]) AS day WHERE day > {today}),
@@ -61,6 +62,11 @@ _MESSAGES = """
     FROM messages WHERE messages.client_id = clients_asked.client_id
 """
 _NO_MESSAGES = "SELECT 0 AS opened, 0 AS unopened"
+_PAGES = """
+    SELECT max(last_viewed_at) AS last_page_at FROM client_pages
+    WHERE client_pages.client_id = clients_asked.client_id
+"""
+_NO_PAGES = "SELECT NULL::timestamptz AS last_page_at"
 _KEEP = """
     INSERT INTO audience_members (audience_id, client_id, is_in, seq, due_at, changed_at)
     SELECT $1, * FROM unnest($2::uuid[], $3::boolean[], $4::int[], $5::timestamptz[],
@@ -122,6 +128,7 @@ async def _judge(
         condition=audience.rule.condition.sql(asked),
         days=", ".join(asked.turning_days),
         messages=_MESSAGES if uses_messages(audience.rule.condition) else _NO_MESSAGES,
+        pages=_PAGES if uses_pages(audience.rule.condition) else _NO_PAGES,
         today=asked.today,
         is_open=str(audience.is_on and not _is_muted(audience.rule.mute, today)).lower(),
         clients=asked.add(list(clients), "uuid[]"),

@@ -16,7 +16,7 @@ from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touches.planning import plan
 
-NOT_A_TOUCH = frozenset({"note"})  # nobody spoke with the client
+NOT_A_TOUCH = frozenset({"note", "review"})  # nobody spoke with the client
 
 _TOUCH = """
     INSERT INTO touches AS t (client_id, last_touch_at, last_touch_by)
