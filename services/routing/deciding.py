@@ -29,8 +29,8 @@ from services.routing.terms import terms_at
 
 FACTS = """l.lead_id, l.client_id, l.epoch, l.round, l.hops, l.asked, l.owner_id, l.is_returning,
         l.source, l.channel, l.region, l.city, l.phone_country, l.phone_region, l.domain,
-        l.product, l.language, l.utm::text AS utm, l.amount_minor, l.complexity, s.segment,
-        l.was_left, l.received_at"""
+        l.product, l.language, l.utm::text AS utm, l.amount_minor, l.complexity, l.kind,
+        s.segment, l.was_left, l.received_at"""
 """What a sitting needs of `leads AS l` and `client_segments AS s`."""
 
 _WIDTH, _UTM = len(LEAD_FACTS), LEAD_FACTS.index("utm")

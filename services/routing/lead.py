@@ -100,6 +100,8 @@ class Lead(Base):
     due_at: Mapped[datetime | None] = mapped_column(Instant)
     claimed_at: Mapped[datetime | None] = mapped_column(Instant)
     is_returning: Mapped[bool]
+    kind: Mapped[str]  # request, handoff, complaint
+    interaction_id: Mapped[UUID | None]
     product: Mapped[str | None]
     city: Mapped[str | None]
     queued_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -42,7 +42,12 @@ class NotYourself(Forbidden):
 
 
 class LeadView(BaseModel):
-    """A lead in flight; `epoch` is what a claim must name."""
+    """A lead in flight; `epoch` is what a claim must name.
+
+    Attributes:
+        kind: request, handoff (by a bot), complaint.
+        interaction_id: What was said before, in the client's timeline.
+    """
 
     id: UUID
     client_id: UUID
@@ -55,6 +60,8 @@ class LeadView(BaseModel):
     due_at: datetime | None
     claimed_at: datetime | None
     is_returning: bool
+    kind: str
+    interaction_id: UUID | None
     alerted_at: datetime | None
     ended_at: datetime | None
     ended_because: str | None

@@ -80,6 +80,8 @@ class MutedPeriod(BaseModel):
 class MutingPolicy(Policy, name="muting"):
     """Seasons in which some segments are not routed. Their leads are kept and come afterwards.
 
+    Complaints, and those whom a bot hands over, are routed all the same.
+
     Attributes:
         look_again_minutes: How often it is looked whether a muted lead may go on.
     """

@@ -42,6 +42,7 @@ leads: st.SearchStrategy[dict[str, Any]] = st.builds(
     city=st.none() | st.sampled_from(["Казань", "Пермь"]),
     segment=st.none() | st.sampled_from(["best", "poor"]),
     complexity=st.none() | st.sampled_from(["typical", "complex"]),
+    kind=st.sampled_from(["request", "handoff", "complaint"]),
     utm=st.dictionaries(st.sampled_from(["source", "medium"]), st.sampled_from(["a", "b"])),
     hops=st.integers(0, 3),
 )

@@ -40,6 +40,7 @@ def fits(conditions: Conditions, facts: LeadFacts) -> bool:
         ({"owners": [str(OWNER)]}, {"owner_id": OWNER}, {"owner_id": None}),
         ({"is_returning": True}, {"is_returning": True}, {"is_returning": False}),
         ({"complexities": ["complex"]}, {"complexity": "complex"}, {"complexity": None}),
+        ({"kinds": ["complaint", "handoff"]}, {"kind": "handoff"}, {"kind": "request"}),
         (
             {"cities": ["Казань"], "channels": ["form"]},
             {"city": "Казань", "channel": "form"},

@@ -36,6 +36,7 @@ class LeadFacts:
     utm: dict[str, str] = field(default_factory=dict)
     amount_minor: int | None = None
     complexity: str | None = None
+    kind: str = "request"
     segment: str | None = None
 
     @classmethod

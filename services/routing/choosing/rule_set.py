@@ -54,6 +54,9 @@ class Conditions(_Part):
     owners: Annotated[tuple[UUID, ...], Field(max_length=500)] = ()
     is_returning: Flag | None = None
     complexities: Annotated[tuple[Literal["typical", "complex"], ...], Field(max_length=2)] = ()
+    kinds: Annotated[
+        tuple[Literal["request", "handoff", "complaint"], ...], Field(max_length=3)
+    ] = ()
 
 
 class Strategy(_Part):
@@ -222,6 +225,7 @@ MEMBERS = (
     ("channels", "channel"),
     ("sources", "source"),
     ("complexities", "complexity"),
+    ("kinds", "kind"),
 )
 
 

@@ -30,7 +30,8 @@ class Terms:
     """What of the policies a decision goes by.
 
     Attributes:
-        muted: Segments that are not routed for the time being, each with the end of that time.
+        muted: Segments whose requests are not routed for the time being, each with the end of that
+            time. Who complains, or has been handed over by a bot, is waiting for a person.
     """
 
     rounds: int
@@ -95,7 +96,7 @@ def sit(floor: Floor, leads: Sequence[LeadFacts], rules: Prepared, terms: Terms)
 def decide(floor: Floor, lead: LeadFacts, rules: Prepared, terms: Terms) -> Outcome:
     """Decide for one lead, and give the chosen their turn."""
     for segment, until in terms.muted:
-        if segment == (lead.segment or "none"):
+        if segment == (lead.segment or "none") and lead.kind == "request":
             outcome = Outcome(lead.lead_id, None, lead.epoch, lead.round, "the segment is muted")
             outcome.muted_until = until
             return outcome

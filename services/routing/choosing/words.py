@@ -50,6 +50,7 @@ NAMES = {
     "channels": "канал",
     "sources": "источник",
     "complexities": "сложность",
+    "kinds": "вид обращения",
 }
 
 
