@@ -128,7 +128,9 @@ async def show_score(
     set_etag(response, score.seq)
     view = _view(score, rules, now, await change_under_way(session))
     touch = (await session.execute(_TOUCH, {"client_id": client_id})).one_or_none()
-    habit = habit_of(list(await session.scalars(_DAYS, {"client_id": client_id})))
+    habit = habit_of(
+        list(await session.scalars(_DAYS, {"client_id": client_id})), rules.rule_set.habits
+    )
     return WidgetView(
         **view.model_dump(),
         touch_state=touch.state if touch else None,

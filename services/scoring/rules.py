@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from libs.shared.calendars import Calendar
 from libs.shared.errors import DomainError
 from libs.shared.field_types import Currency, Zone
+from services.scoring.habits import HabitRule
 from services.scoring.rfm import Cuts, Ranges, Scores, segment_map
 from services.scoring.touch_sla import TouchSla
 
@@ -132,6 +133,7 @@ class RuleSet(BaseModel):
         method: One for all axes, or one for each.
         ties: Where a value goes that equals a quintile's quantile.
         calendar: Working days and hours that the touch SLAs count in.
+        habits: When a history lets expect the next purchase.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -151,6 +153,7 @@ class RuleSet(BaseModel):
     segments: Annotated[tuple[SegmentRule, ...], Field(min_length=1, max_length=50)]
     otherwise: OtherSegment = OtherSegment()
     calendar: Calendar = Calendar()
+    habits: HabitRule = HabitRule()
 
     @model_validator(mode="after")
     def _the_reporting_currency_is_one(self) -> Self:

@@ -22,7 +22,7 @@ from libs.shared.events import (
 )
 from libs.shared.ids import new_id
 from services.scoring.activation import activate
-from services.scoring.habits import habit_of
+from services.scoring.habits import HabitRule, habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
@@ -134,13 +134,22 @@ async def test_plans_in_sql_are_what_the_rule_says(scoring: Scoring, rule_set: A
             assert (plan["opens_at"], plan["closes_at"]) == days.spans[days.days.index(due)]
 
 
-async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [
+        HabitRule(),
+        HabitRule(least_intervals=4, least_seasons=4, season_pause_days=30, season_strictness=2),
+    ],
+    ids=["usual", "other"],
+)
+async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring, rule: HabitRule) -> None:
     """Buyers at steady, wavering and wild intervals, touched early, in time and never."""
     sla = TouchSla(every=60, before_expected=4)
     every = tuple(
         segment.model_copy(update={"touch": sla}) for segment in DEFAULT_RULE_SET.segments
     )
-    await put_in_force(scoring, DEFAULT_RULE_SET.model_copy(update={"segments": every}), MONDAY)
+    changes = {"segments": every, "habits": rule}
+    await put_in_force(scoring, DEFAULT_RULE_SET.model_copy(update=changes), MONDAY)
     bought: dict[UUID, list[date]] = {}
     touched: dict[UUID, date] = {}
     for number in range(60):
@@ -165,7 +174,7 @@ async def test_plans_go_by_habits_as_the_rule_does(scoring: Scoring) -> None:
     days_known = working_days(DEFAULT_RULE_SET.calendar, [sla], MONDAY.date())
     kinds: Counter[str] = Counter()
     for client, purchase_days in bought.items():
-        habit = habit_of(purchase_days)
+        habit = habit_of(purchase_days, rule)
         due = touch_due_on(
             sla,
             last_purchase=purchase_days[-1],

@@ -18,7 +18,6 @@ from libs.shared.database import Connection
 from libs.shared.events import TouchEnded
 from libs.shared.timers import AT_ONCE, Timer
 from services.scoring.audiences.membership import judge_changed
-from services.scoring.habits import LEAST_INTERVALS, LEAST_SEASONS, PAUSE_DAYS, STRICTER
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
@@ -149,6 +148,7 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
     wanted = sorted(set(clients))
     treatment = rules.rule_set.treatment()
     slas = [rule.sla for rule in treatment.values()]
+    habits = rules.rule_set.habits
     until = last_day_of_interest(slas, rules.day_of(now))
     await tx.execute(_ENTER, wanted)
     await tx.execute(_LOCK, wanted)
@@ -163,10 +163,10 @@ async def plan(tx: Connection, clients: Iterable[UUID], rules: Rules, now: datet
         [sla.same_working_day for sla in slas],
         *arrays_of(rules.rule_set.calendar.model_dump_json(), until),
         [sla.before_expected for sla in slas],
-        LEAST_INTERVALS,
-        STRICTER,
-        LEAST_SEASONS,
-        PAUSE_DAYS,
+        habits.least_intervals,
+        habits.season_strictness,
+        habits.least_seasons,
+        habits.season_pause_days,
     )
     await outbox.add_all(tx, [_ended(row, now) for row in ended])
     await judge_changed(tx, wanted, rules, now)
