@@ -19,6 +19,7 @@ from libs.shared.events import Event, MessageFailed, ReminderCancelled
 from libs.shared.ids import new_id
 from libs.shared.timers import Timer, due_column
 from services.notifications.default_templates import TemplateKey
+from services.notifications.queueing import Message, queue
 from services.notifications.reminder_policy import ReminderPolicy
 from services.notifications.rendering import (
     KIND_LABELS,
@@ -32,6 +33,7 @@ from services.notifications.templates import TemplateInForce, for_language, in_f
 
 BATCH = 500
 CARD_WAIT = timedelta(minutes=1)  # the card comes by another topic and may be behind
+_ABOUT = ("reminder_id", "client_id", "interaction_id", "interaction_version")
 
 _DUE = """
     SELECT r.reminder_id, r.interaction_id, r.interaction_version, r.client_id, r.channel,
@@ -51,41 +53,6 @@ _SETTLE = """
     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS s (reminder_id, state, reason)
     WHERE r.reminder_id = s.reminder_id
 """
-
-_QUEUE = """
-    INSERT INTO deliveries (message_id, reminder_id, client_id, interaction_id,
-        interaction_version, channel, template, template_version, language, address, subject, body,
-        state, reason, due_at, settled_at, created_at)
-    SELECT t.*, CASE WHEN t.state = 'queued' THEN $15::timestamptz END,
-        CASE WHEN t.state <> 'queued' THEN $15::timestamptz END, $15::timestamptz
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::integer[], $6::text[],
-        $7::text[], $8::integer[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
-        $14::text[]) AS t (message_id, reminder_id, client_id, interaction_id, interaction_version,
-        channel, template, template_version, language, address, subject, body, state, reason)
-    ON CONFLICT (reminder_id) DO UPDATE SET template_version = excluded.template_version,
-        language = excluded.language, address = excluded.address, subject = excluded.subject,
-        body = excluded.body, state = excluded.state, reason = excluded.reason,
-        due_at = excluded.due_at, settled_at = excluded.settled_at, attempts = 0
-"""
-
-
-class Message(NamedTuple):
-    """A row of `deliveries`, its members in the order of the statement."""
-
-    message_id: UUID
-    reminder_id: UUID
-    client_id: UUID
-    interaction_id: UUID
-    interaction_version: int
-    channel: str
-    template: str
-    template_version: int
-    language: str
-    address: str | None
-    subject: str
-    body: str
-    state: str
-    reason: str | None
 
 
 class Composed(NamedTuple):
@@ -184,12 +151,11 @@ async def queue_due_reminders(tx: Connection, now: datetime, *, reschedule_url: 
     over = [row for row in due if _no_longer(row, now)]
     standing = [row for row in due if not _no_longer(row, now)]
     waiting = [row["reminder_id"] for row in standing if row["card"] is None]
-    messages = [_message(composer, row) for row in standing if row["card"] is not None]
+    made = [(row, _message(composer, row)) for row in standing if row["card"] is not None]
     if waiting:
         await tx.execute(_WAIT, waiting, now + CARD_WAIT)
-    if messages:
-        await tx.execute(_QUEUE, *(list(column) for column in zip(*messages, strict=True)), now)
-    await _settle(tx, over, messages, now)
+    await queue(tx, [message for _, message in made], now)
+    await _settle(tx, over, made, now)
     return len(due)
 
 
@@ -201,40 +167,29 @@ def _no_longer(row: asyncpg.Record, now: datetime) -> str | None:
 
 
 def _message(composer: Composer, row: asyncpg.Record) -> Message:
-    template: TemplateInForce | None
+    message_id = row["message_id"] or new_id()  # there is one when it is tried once more
+    about = {name: row[name] for name in _ABOUT}
     try:
-        template, address, text = composer.compose(row)
-        state, reason = "queued", None
+        return Message.ready(message_id, *composer.compose(row), **about)
     except CannotCompose as failure:
-        template, address, text = failure.template, None, Rendered("", "")
-        state, reason = "failed", failure.reason
-    return Message(
-        row["message_id"] or new_id(),  # there is one when somebody asked to try once more
-        row["reminder_id"],
-        row["client_id"],
-        row["interaction_id"],
-        row["interaction_version"],
-        row["channel"],
-        row["template"],
-        template.version if template is not None else 0,
-        template.key.language if template is not None else "",
-        address,
-        text.subject,
-        text.body,
-        state,
-        reason,
-    )
+        wanted = row["channel"], row["template"]
+        return Message.failed(message_id, wanted, failure.template, failure.reason, **about)
 
 
 async def _settle(
-    tx: Connection, over: Sequence[asyncpg.Record], messages: Sequence[Message], now: datetime
+    tx: Connection,
+    over: Sequence[asyncpg.Record],
+    made: Sequence[tuple[asyncpg.Record, Message]],
+    now: datetime,
 ) -> None:
     """Write down what became of the reminders, and say it."""
     settled: list[tuple[UUID, str, str | None]] = [
-        (one.reminder_id, "sending" if one.state == "queued" else "failed", one.reason)
-        for one in messages
+        (row["reminder_id"], "sending" if one.state == "queued" else "failed", one.reason)
+        for row, one in made
     ]
-    said: list[Event] = [failure_of(one, one.reason, now) for one in messages if one.reason]
+    said: list[Event] = [
+        _failure(row, one.message_id, one.reason, now) for row, one in made if one.reason
+    ]
     for row in over:
         reason = _no_longer(row, now) or ""
         settled.append((row["reminder_id"], "cancelled", reason))
@@ -253,14 +208,14 @@ async def _settle(
     await outbox.add_all(tx, said)
 
 
-def failure_of(message: Message, reason: str, now: datetime) -> MessageFailed:
+def _failure(row: asyncpg.Record, message_id: UUID, reason: str, now: datetime) -> MessageFailed:
     """What is said of a message that never goes out."""
     return MessageFailed(
-        message_id=message.message_id,
-        client_id=message.client_id,
-        channel=message.channel,
-        template=message.template,
-        interaction_id=message.interaction_id,
+        message_id=message_id,
+        client_id=row["client_id"],
+        channel=row["channel"],
+        template=row["template"],
+        interaction_id=row["interaction_id"],
         reason=reason,
         occurred_at=now,
     )

@@ -7,8 +7,7 @@ is stale by then is not told. A text that cannot be made whole is written down a
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 import asyncpg
 
@@ -17,9 +16,9 @@ from libs.shared.database import Connection
 from libs.shared.ids import new_id
 from libs.shared.timers import Timer, due_column
 from services.notifications.default_templates import TemplateKey
+from services.notifications.queueing import Message, queue
 from services.notifications.reminder_policy import ReminderPolicy
 from services.notifications.rendering import (
-    Rendered,
     TemplateRefused,
     in_words,
     render,
@@ -56,35 +55,6 @@ _SETTLE = """
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])
         AS s (alert_id, state, reason, message_id) WHERE a.alert_id = s.alert_id
 """
-_QUEUE = """
-    INSERT INTO deliveries (message_id, staff_id, channel, template, template_version, language,
-        address, subject, body, state, reason, due_at, settled_at, created_at)
-    SELECT t.*, CASE WHEN t.state = 'queued' THEN $12::timestamptz END,
-        CASE WHEN t.state <> 'queued' THEN $12::timestamptz END, $12::timestamptz
-    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::integer[], $6::text[],
-        $7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) AS t (message_id, staff_id,
-        channel, template, template_version, language, address, subject, body, state, reason)
-    ON CONFLICT (message_id) DO UPDATE SET template_version = excluded.template_version,
-        language = excluded.language, address = excluded.address, subject = excluded.subject,
-        body = excluded.body, state = excluded.state, reason = excluded.reason,
-        due_at = excluded.due_at, settled_at = excluded.settled_at, attempts = 0
-"""
-
-
-class Message(NamedTuple):
-    """A row of `deliveries`, its members in the order of the statement."""
-
-    message_id: UUID
-    staff_id: UUID
-    channel: str
-    template: str
-    template_version: int
-    language: str
-    address: str | None
-    subject: str
-    body: str
-    state: str
-    reason: str | None
 
 
 async def queue_due_alerts(tx: Connection, now: datetime) -> int:
@@ -108,8 +78,7 @@ async def queue_due_alerts(tx: Connection, now: datetime) -> int:
         messages.append(message)
         state = "sending" if message.state == "queued" else "failed"
         settled += [(r["alert_id"], state, message.reason, message.message_id) for r in rows]
-    if messages:
-        await tx.execute(_QUEUE, *_columns(messages), now)
+    await queue(tx, messages, now)
     await tx.execute(_SETTLE, *_columns(settled), now)
     return len(due)
 
@@ -130,30 +99,18 @@ def _message(
     first = rows[0]
     languages = (first["language"], policy.default_language)
     template = for_language(templates, first["template"], first["channel"], languages)
-    address, text, reason = first[first["channel"]], Rendered("", ""), None
-    if template is None:
-        reason = "template_missing"
-    elif address is None:
-        reason = "no_address"
-    else:
+    address = first[first["channel"]]
+    reason = "template_missing" if template is None else "no_address"
+    message_id, about = first["message_id"] or new_id(), {"staff_id": first["staff_id"]}
+    if template is not None and address is not None:
         values = _values(rows, template.key.language, policy.zone)
         try:
             text = render(template.text, values, channel=first["channel"])
+            return Message.ready(message_id, template, address, text, **about)
         except TemplateRefused as refusal:
             reason = refusal.reason
-    return Message(
-        first["message_id"] or new_id(),
-        first["staff_id"],
-        first["channel"],
-        first["template"],
-        template.version if template is not None else 0,
-        template.key.language if template is not None else "",
-        None if reason else address,
-        text.subject,
-        text.body,
-        "failed" if reason else "queued",
-        reason,
-    )
+    wanted = first["channel"], first["template"]
+    return Message.failed(message_id, wanted, template, reason, **about)
 
 
 def _values(rows: Sequence[asyncpg.Record], language: str, zone: str) -> dict[str, str]:
