@@ -6,6 +6,7 @@ import services.notifications
 from libs.shared.dead_letters_api import dead_letters_router
 from libs.shared.http import create_app
 from services.notifications import api, opened_api, templates_api
+from services.notifications.opened import OpeningPolicy
 from services.notifications.reminder_policy import ReminderPolicy, SendingPolicy
 from services.notifications.settings import NotificationsSettings
 from services.notifications.staff import api as staff_api
@@ -25,7 +26,7 @@ def build(settings: NotificationsSettings) -> FastAPI:
             opened_api.routes,
             dead_letters_router(),
         ],
-        policies=[ReminderPolicy, SendingPolicy, StaffAlertPolicy],
+        policies=[ReminderPolicy, SendingPolicy, OpeningPolicy, StaffAlertPolicy],
     )
 
 

@@ -4,12 +4,17 @@ However often a provider repeats itself, and in whatever order, the first that i
 """
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
+
+from pydantic import Field
 
 from libs.shared import outbox
 from libs.shared.database import Connection
 from libs.shared.errors import NotFound
 from libs.shared.events import MessageOpened
+from libs.shared.field_types import Text50
+from libs.shared.policies import Policy
 
 _NOTE = """
     UPDATE deliveries SET opened_at = $2
@@ -17,6 +22,22 @@ _NOTE = """
     RETURNING client_id, channel, template, interaction_id
 """
 _EXISTS = "SELECT EXISTS (SELECT FROM deliveries WHERE message_id = $1)"
+
+
+class OpeningPolicy(Policy, name="openings"):
+    """Which events of providers' reports mean that a message was opened; case does not count."""
+
+    events: Annotated[tuple[Text50, ...], Field(min_length=1, max_length=50)] = (
+        "opened",
+        "open",
+        "clicked",
+        "click",
+        "read",
+    )
+
+    def mean(self, event: str) -> bool:
+        """Whether this one does."""
+        return event.casefold() in {each.casefold() for each in self.events}
 
 
 class MessageNotFound(NotFound):

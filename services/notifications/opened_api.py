@@ -10,12 +10,11 @@ from libs.shared import webhooks
 from libs.shared.errors import Invalid
 from libs.shared.field_types import Instant, Text50
 from libs.shared.http import Db, Now, problems, router
-from services.notifications.opened import MessageNotFound, note_opened
+from libs.shared.policies import current
+from services.notifications.opened import MessageNotFound, OpeningPolicy, note_opened
 from services.notifications.settings import NotificationsSettings
 
 routes = router(prefix="/v1", tags=["messages"])
-
-OPENED = frozenset({"opened", "open", "clicked", "click", "read"})  # providers' words for it
 
 
 class ReportUnreadable(Invalid):
@@ -61,8 +60,9 @@ async def receive_report(source: str, request: HttpRequest, database: Db, now: N
         report = Report.model_validate_json(raw)
     except ValidationError as error:
         raise ReportUnreadable from error
-    is_new = False
-    if report.event.casefold() in OPENED:
-        async with database.transaction() as tx:
-            is_new = await note_opened(tx, report.message_id, at=report.at, now=now)
+    async with database.transaction() as tx:
+        policy = (await current(tx, OpeningPolicy)).body
+        is_new = policy.mean(report.event) and await note_opened(
+            tx, report.message_id, at=report.at, now=now
+        )
     return JSONResponse(Noted(is_new=is_new).model_dump())

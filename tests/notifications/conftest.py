@@ -1,6 +1,7 @@
 """A notifications database with real ways out: an SMTP server and an HTTP receiver."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
 import uvicorn
 from aiosmtpd.smtp import SMTP
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -36,11 +39,14 @@ from libs.shared.inbox import Inbox
 from libs.shared.subscriptions import Dispatcher
 from services.notifications.due_reminders import queue_due_reminders
 from services.notifications.mail import Mail
+from services.notifications.main import build
 from services.notifications.second_channel import SecondChannel
 from services.notifications.sending import Provider, SendingLoop
+from services.notifications.settings import NotificationsSettings
 from services.notifications.staff.due_alerts import queue_due_alerts
 from services.notifications.subscriptions import SUBSCRIPTIONS
 from tests.conftest import FreshDatabase, free_port
+from tests.shared.issuer import AUDIENCE, Issuer
 from tests.shared.streams import record_of
 
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -49,6 +55,7 @@ DAY = timedelta(hours=24)
 HALF_HOUR = timedelta(minutes=30)
 LEASE = timedelta(seconds=60)
 TIMEOUT = timedelta(seconds=5)
+SECRET = "whsec_" + b64encode(b"a secret of twenty-four!").decode()
 
 
 @dataclass
@@ -357,3 +364,33 @@ async def second_worker(notifications: Notifications) -> AsyncIterator[Notificat
         )
         yield made
         await made.rest()
+
+
+@dataclass
+class Api:
+    http: httpx.AsyncClient
+    issuer: Issuer
+
+
+@pytest.fixture
+async def api(notifications: Notifications) -> AsyncIterator[Api]:
+    async with Issuer().serving() as issuer:
+        settings = NotificationsSettings(
+            database_url=notifications.database.dsn,
+            jwks_url=issuer.jwks_url,
+            jwt_issuer=issuer.name,
+            jwt_audience=AUDIENCE,
+            database_pool=4,
+            sandbox=True,
+            webhook_secrets={"esp": [SecretStr(SECRET)]},
+        )
+        app = build(settings)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app),
+                base_url="http://notifications",
+                headers=issuer.bearer("admin"),
+            ) as http,
+        ):
+            yield Api(http, issuer)

@@ -1,69 +1,23 @@
 """The API of notifications: reminders, the ledger, retries, templates, policies."""
 
-import asyncio
-from base64 import b64encode
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import httpx
-import orjson
-import pytest
-from pydantic import SecretStr
-
 from libs.shared.ids import new_id
-from libs.shared.webhooks import sign
 from services.notifications.default_templates import SHIPPED
-from services.notifications.main import build
-from services.notifications.settings import NotificationsSettings
-from tests.apps import problem
 from tests.notifications.conftest import (
     DAY,
     MEETING,
-    MONDAY,
+    Api,
     Notifications,
     cancelled,
     client,
     moved,
     planned,
 )
-from tests.notifications.test_staff_alerts import person, unanswered
-from tests.shared.issuer import AUDIENCE, Issuer
 
 MAIL = "/v1/templates/meeting_reminder/email/ru"
-SECRET = "whsec_" + b64encode(b"a secret of twenty-four!").decode()
 TEXT = {"subject": "Ждём вас", "body": "{{ client_name }}, {{ starts_at }}"}
-
-
-@dataclass
-class Api:
-    http: httpx.AsyncClient
-    issuer: Issuer
-
-
-@pytest.fixture
-async def api(notifications: Notifications) -> AsyncIterator[Api]:
-    async with Issuer().serving() as issuer:
-        settings = NotificationsSettings(
-            database_url=notifications.database.dsn,
-            jwks_url=issuer.jwks_url,
-            jwt_issuer=issuer.name,
-            jwt_audience=AUDIENCE,
-            database_pool=4,
-            sandbox=True,
-            webhook_secrets={"esp": [SecretStr(SECRET)]},
-        )
-        app = build(settings)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(app=app),
-                base_url="http://notifications",
-                headers=issuer.bearer("admin"),
-            ) as http,
-        ):
-            yield Api(http, issuer)
 
 
 async def test_reminders_are_listed_by_client_and_state(
@@ -282,75 +236,6 @@ async def test_a_policy_that_makes_no_sense_is_refused(api: Api) -> None:
         assert put.status_code == 422
 
 
-async def test_staff_are_entered_and_changed_from_the_version_that_was_read(api: Api) -> None:
-    path = f"/v1/staff/{new_id()}"
-    oleg = {"name": "Олег", "email": "oleg@example.test", "second_channel": "+79215551234"}
-
-    none = await api.http.get(path)
-    made = await api.http.put(path, json=oleg, headers={"If-Match": "*"})
-    changed = await api.http.put(
-        path, json=oleg | {"is_supervisor": True}, headers={"If-Match": made.headers["ETag"]}
-    )
-    stale = await api.http.put(path, json=oleg, headers={"If-Match": made.headers["ETag"]})
-    shown = await api.http.get(path)
-    listed = await api.http.get("/v1/staff")
-
-    assert (none.status_code, none.json()["code"]) == (404, "staff-not-found")
-    assert (made.status_code, changed.status_code, stale.status_code) == (200, 200, 412)
-    assert (shown.json()["is_supervisor"], shown.json()["version"]) == (True, 2)
-    assert listed.json()["items"] == [shown.json()]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"email": "nobody"},
-        {"email": "a@example.test, b@example.test"},
-        {"name": " "},
-        {"phone": "+79215551234"},
-        {"is_supervisor": "yes"},
-    ],
-)
-async def test_staff_that_could_not_be_reached_are_refused(api: Api, wrong: dict[str, Any]) -> None:
-    path = f"/v1/staff/{new_id()}"
-
-    answer = await api.http.put(path, json={"name": "Олег"} | wrong, headers={"If-Match": "*"})
-
-    assert answer.status_code == 422
-    assert (await api.http.get(path)).status_code == 404
-
-
-async def test_only_who_may_enters_staff(api: Api) -> None:
-    answer = await api.http.put(
-        f"/v1/staff/{new_id()}",
-        json={"name": "Олег"},
-        headers={"If-Match": "*"} | api.issuer.bearer("manager"),
-    )
-
-    assert answer.status_code == 403
-
-
-async def test_alerts_are_listed_with_the_message_that_tells_them(
-    api: Api, notifications: Notifications
-) -> None:
-    oleg, lead = await person(notifications), new_id()
-    await notifications.hears(unanswered(lead, oleg), unanswered(new_id(), oleg))
-    await notifications.sends(MONDAY)
-
-    both = await api.http.get("/v1/alerts", params={"staff_id": str(oleg), "limit": 1})
-    rest = await api.http.get(
-        "/v1/alerts", params={"staff_id": str(oleg), "cursor": both.json()["next_cursor"]}
-    )
-    one = await api.http.get("/v1/alerts", params={"subject_id": str(lead), "state": "sent"})
-    ledger = await api.http.get("/v1/deliveries", params={"staff_id": str(oleg)})
-
-    [delivery] = ledger.json()["items"]
-    told = both.json()["items"] + rest.json()["items"]
-    assert [item["message_id"] for item in told] == [delivery["message_id"]] * 2
-    assert [item["subject_id"] for item in one.json()["items"]] == [str(lead)]
-    assert (delivery["client_id"], delivery["reminder_id"]) == (None, None)
-
-
 async def test_a_template_for_staff_is_shown_with_its_own_example(api: Api) -> None:
     shown = await api.http.get("/v1/templates/staff_touches_due/email/ru")
     preview = await api.http.post(
@@ -365,62 +250,3 @@ async def test_a_template_for_staff_is_shown_with_its_own_example(api: Api) -> N
     assert "recipient_name" in shown.json()["variables"]
     assert preview.json()["subject"] == "Касания на сегодня: 7"
     assert (refused.status_code, refused.json()["code"]) == (422, "template-refused")
-
-
-async def report(api: Api, body: Any, source: str = "esp", secret: str = SECRET) -> httpx.Response:
-    raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    headers = sign(secret, identity=str(new_id()), raw=raw, at=datetime.now(UTC))
-    return await api.http.post(f"/v1/webhooks/messages/{source}", content=raw, headers=headers)
-
-
-async def test_an_opening_is_noted_once_whatever_a_provider_repeats(
-    api: Api, notifications: Notifications
-) -> None:
-    anna, meeting = new_id(), new_id()
-    await notifications.hears(client(anna), planned(anna, meeting))
-    await notifications.sends(MEETING - DAY)
-    (sent,) = [each for each in await notifications.deliveries() if each["channel"] == "email"]
-    opened = {"message_id": str(sent["message_id"]), "event": "opened", "at": MEETING - DAY}
-
-    assert (await report(api, opened | {"event": "delivered"})).json() == {"is_new": False}
-    answers = await asyncio.gather(
-        *(report(api, opened | {"event": event}) for event in ("opened", "Clicked", "open"))
-    )
-    assert sorted(answer.json()["is_new"] for answer in answers) == [False, False, True]
-    later = await report(api, opened | {"at": MEETING})
-    assert later.json() == {"is_new": False}
-
-    said = await notifications.database.pool.fetch(
-        "SELECT key, convert_from(data, 'UTF8')::jsonb AS data FROM outbox"
-        " WHERE type = 'baza.message.opened.v1'"
-    )
-    assert [(row["key"], row["data"]["message_id"]) for row in said] == [
-        (str(anna), str(sent["message_id"]))
-    ]
-    assert datetime.fromisoformat(said[0]["data"]["opened_at"]) == MEETING - DAY
-
-
-@pytest.mark.parametrize(
-    ("body", "source", "told"),
-    [
-        (
-            {"message_id": str(new_id()), "event": "opened", "at": MONDAY},
-            "esp",
-            "message-not-found",
-        ),
-        ({"message_id": "7", "event": "opened", "at": MONDAY}, "esp", "report-unreadable"),
-        ({"event": "opened", "at": MONDAY}, "esp", "report-unreadable"),
-        (b"{", "esp", "report-unreadable"),
-        (b"{}", "nobody", "webhook-source-unknown"),
-    ],
-)
-async def test_a_report_that_cannot_be_used_is_refused(
-    api: Api, body: Any, source: str, told: str
-) -> None:
-    assert problem(await report(api, body, source))[1] == told
-
-
-async def test_a_report_must_be_signed(api: Api) -> None:
-    other = "whsec_" + b64encode(b"another secret of thirty").decode()
-    body = {"message_id": str(new_id()), "event": "opened", "at": MONDAY}
-    assert problem(await report(api, body, secret=other)) == (401, "signature-invalid")
