@@ -10,14 +10,35 @@ Result = TypeVar("Result")
 
 @asynccontextmanager
 async def beside(loop: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
-    """Run a coroutine while the block runs; it is cancelled and waited for at the block's end."""
+    """Run a coroutine while the block runs; it is cancelled and waited for at the block's end.
+
+    A coroutine that fails ends the block at once: the block is cancelled, and the failure raised.
+    Else a process would go on without one of its parts, and nobody would know.
+    """
+    host = asyncio.current_task()
     task = asyncio.create_task(loop, name=name)
+    is_over = False
+
+    def end_block(ended: "asyncio.Task[None]") -> None:
+        if host is not None and not is_over and _has_failed(ended):
+            host.cancel(f"{name} has failed")
+
+    task.add_done_callback(end_block)
     try:
         yield
+    except asyncio.CancelledError:
+        by_us = host is not None and _has_failed(task) and host.uncancel() == 0
+        if not by_us:  # somebody else wants the block to end
+            raise
     finally:
+        is_over = True
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def _has_failed(task: "asyncio.Task[None]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 async def to_its_end(work: Coroutine[Any, Any, Result], *, seconds: float) -> Result:

@@ -18,6 +18,7 @@ import structlog
 
 from libs.shared.background import beside
 from libs.shared.database import Connection
+from libs.shared.outages import UNREACHABLE
 from libs.shared.wake import Bell, Wake
 
 FOLLOW_SECONDS = 1.0
@@ -88,6 +89,6 @@ class Clock:
             try:
                 async with pool.acquire(timeout=5) as connection:
                     await self.read(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            except UNREACHABLE:
                 log.warning("clock_follows_monotonic_time")  # database away: keep going on
             await asyncio.sleep(0.05)

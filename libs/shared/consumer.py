@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
-import asyncpg
 import structlog
 from prometheus_client import Histogram
 
@@ -21,6 +20,7 @@ from libs.shared.dead_letters import reason_of
 from libs.shared.inbox import Inbox
 from libs.shared.kafka import BrokerError, GroupOffsets, Partition, Record, Subscriber
 from libs.shared.leases import LeaseLost, Leases
+from libs.shared.outages import UNREACHABLE
 
 log = structlog.get_logger()
 
@@ -157,7 +157,7 @@ class Consumer:
                 found = await self.subscriber.partitions()
                 if unknown := await self.leases.unknown(found):
                     await self.leases.enter(await self.subscriber.beginnings(unknown))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, BrokerError) as error:
+            except (*UNREACHABLE, BrokerError) as error:
                 log.warning("partitions_not_discovered", error=type(error).__name__)
                 found = []
             complete = {topic for topic, _ in found} == set(self.subscriber.topics)

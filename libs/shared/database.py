@@ -68,7 +68,6 @@ _TRANSIENT = (
     asyncpg.InternalClientError,
 )
 
-
 # Bound by quotes: the stubs make these generic, the classes themselves are not.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 """A bare asyncpg connection, from a pool or not."""

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.responses import JSONResponse, Response
 
 from libs.shared.database import Database
+from libs.shared.outages import UNREACHABLE
 
 READY_SECONDS = 0.5
 LAG_INTERVAL_SECONDS = 0.5
@@ -41,7 +41,7 @@ async def measure_loop_lag() -> None:
 
 async def database_answers(database: Database) -> bool:
     """Whether the database answers within half a second."""
-    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(*UNREACHABLE):
         async with asyncio.timeout(READY_SECONDS):
             async with database.pool.acquire() as connection:
                 return await connection.fetchval("SELECT true") is True

@@ -20,6 +20,7 @@ from libs.shared.background import beside
 from libs.shared.database import SERVER_SETTINGS, Connection, TransientError
 from libs.shared.ids import new_id
 from libs.shared.kafka import Partition, Record
+from libs.shared.outages import UNREACHABLE
 
 log = structlog.get_logger()
 
@@ -247,7 +248,7 @@ class Leases:
         while True:
             try:
                 await self.refresh()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except UNREACHABLE as error:
                 log.warning("leases_not_renewed", error=type(error).__name__)
             await asyncio.sleep(TEND_SECONDS)
 
@@ -269,7 +270,7 @@ class Leases:
         self._hold({})
 
     async def _leave(self) -> None:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with suppress(*UNREACHABLE):
             async with self._lock, asyncio.timeout(5):
                 await (await self._connected()).execute(_LEAVE, self._group, self._worker)
         await self._disconnect()

@@ -15,6 +15,7 @@ import asyncpg
 import structlog
 
 from libs.shared.background import beside
+from libs.shared.outages import UNREACHABLE
 
 CHANNEL = "baza_wake"
 DEBOUNCE_SECONDS = 0.005  # at most one NOTIFY in this time from one process
@@ -105,11 +106,11 @@ class Wake:
                 continue
             try:
                 await self._notify_for_ever(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            except UNREACHABLE:
                 log.warning("wake_connection_lost")
                 await asyncio.sleep(RECONNECT_SECONDS)
             finally:
-                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                with suppress(*UNREACHABLE):
                     await connection.close(timeout=1)
 
     async def _notify_for_ever(self, connection: asyncpg.Connection) -> None:

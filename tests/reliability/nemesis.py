@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from deploy.local.processes import LocalRunnerError
 from deploy.local.supervision import PythonProcess
 from libs.shared import failpoints
+from libs.shared.outages import UNREACHABLE
 from tests.reliability import injected
 from tests.reliability.field import LEDGER, Field
 from tests.reliability.outages import Outage
@@ -39,7 +40,7 @@ RETRY_SECONDS = 3.0
 SEND_SECONDS = 20.0  # what cannot even be sent in this time was not
 
 # What a fault needs was itself away at the moment.
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError)
+_AWAY = (*UNREACHABLE, KafkaError)
 
 APIS = ("contacts", "scoring", "routing", "notifications")
 WORKERS = tuple(f"{service}-worker" for service in APIS)

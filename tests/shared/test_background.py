@@ -1,0 +1,89 @@
+"""A loop beside a block: none may die without the block being told."""
+
+import asyncio
+
+import pytest
+
+from libs.shared.background import beside
+
+
+class Broken(Exception):
+    """What a loop dies of."""
+
+
+async def _dies(after: float = 0.0) -> None:
+    await asyncio.sleep(after)
+    raise Broken
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_loop_that_fails_ends_the_block_with_its_failure() -> None:
+    was_cleaned_up = False
+    with pytest.raises(Broken):
+        async with asyncio.timeout(5), beside(_dies(), name="loop"):
+            try:
+                await _for_ever()
+            finally:
+                was_cleaned_up = True
+    assert was_cleaned_up
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0  # what comes afterwards is not cancelled
+
+
+async def test_an_inner_block_lets_the_failure_of_an_outer_loop_through() -> None:
+    with pytest.raises(Broken):
+        async with (
+            asyncio.timeout(5),
+            beside(_dies(), name="outer"),
+            beside(_for_ever(), name="inner"),
+        ):
+            await _for_ever()
+
+
+async def test_tasks_of_a_group_end_when_a_loop_beside_it_fails() -> None:
+    with pytest.raises(Broken):
+        async with asyncio.timeout(5), beside(_dies(), name="loop"), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_for_ever()) for _ in range(3)]
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_a_loop_ends_with_the_block() -> None:
+    ended = asyncio.Event()
+
+    async def loop() -> None:
+        try:
+            await _for_ever()
+        finally:
+            ended.set()
+
+    async with beside(loop(), name="loop"):
+        await asyncio.sleep(0)
+    assert ended.is_set()
+
+
+async def test_the_blocks_own_failure_and_a_stop_stay_what_they_are() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with beside(_for_ever(), name="loop"):
+            raise ZeroDivisionError
+
+    async def block() -> None:
+        async with beside(_for_ever(), name="loop"):
+            await _for_ever()
+
+    task = asyncio.create_task(block())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_loop_that_ends_by_itself_leaves_the_block_alone() -> None:
+    async def loop() -> None:
+        """Has nothing to do."""
+
+    async with beside(loop(), name="loop"):
+        await asyncio.sleep(0.01)
