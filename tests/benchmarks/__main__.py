@@ -16,6 +16,7 @@ from tests.benchmarks import (
     batches,
     claim_lateness,
     create_client,
+    idle,
     latency,
     latency_during_rescoring,
     lateness,
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "rescoring": rescoring.measure,  # and the preview
     "latency_during_rescoring": latency_during_rescoring.measure,
     "queue": queue.measure,
+    "idle": idle.measure,
     "assign": assign.measure,
     "routing_latency": routing_latency.measure,
     "claim_lateness": claim_lateness.measure,

@@ -97,21 +97,27 @@ async def uvicorn(app: str, environment: Mapping[str, str]) -> AsyncIterator[int
 
 @asynccontextmanager
 async def scoring_worker(
-    servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100
+    servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100, port: int | None = None
 ) -> AsyncIterator["subprocess.Popen[bytes]"]:
     """Scoring's worker as it runs in production."""
     async with service_worker(
-        "scoring", servers, url, prefix=prefix, fetch_wait_ms=fetch_wait_ms
+        "scoring", servers, url, prefix=prefix, fetch_wait_ms=fetch_wait_ms, port=port
     ) as started:
         yield started
 
 
 @asynccontextmanager
 async def service_worker(
-    service: str, servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100
+    service: str,
+    servers: Servers,
+    url: str,
+    *,
+    prefix: str,
+    fetch_wait_ms: int = 100,
+    port: int | None = None,
 ) -> AsyncIterator["subprocess.Popen[bytes]"]:
     """A worker as it runs in production: consumer, relay and timers in one process."""
-    port = free_port()
+    port = port or free_port()
     environment = {
         "BAZA_DATABASE_URL": url,
         "BAZA_KAFKA": servers.kafka,
