@@ -9,6 +9,7 @@ positions.
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import structlog
 from prometheus_client import Histogram
@@ -30,6 +31,7 @@ STOP_SECONDS = 10.0  # the batch in hand may take this long when the process is 
 DISCOVER_SECONDS = 30.0
 RETRY_SECONDS = 1.0
 TELL_SECONDS = 1.0
+ROOM_SECONDS = 2.0  # the longest wait for the relay before a batch
 LANES = 2  # while one's SQL runs, the other reads and computes; more gain nothing (measured)
 
 BATCH_SECONDS = Histogram("inbox_batch_seconds", "From fetched to committed")
@@ -37,6 +39,10 @@ BATCH_SECONDS = Histogram("inbox_batch_seconds", "From fetched to committed")
 
 class Consumer:
     """Feeds an inbox from the partitions held, for ever.
+
+    Args:
+        relay_keeps_up: While it is not set, what was said waits to be sent, and batches wait, too.
+            After an outage events would else pile up behind those of this process's own backlog.
 
     Attributes:
         batches: How many each lane has applied.
@@ -50,12 +56,14 @@ class Consumer:
         group: GroupOffsets,
         *,
         batch: int = 2000,
+        relay_keeps_up: asyncio.Event | None = None,
     ) -> None:
         self.subscriber = subscriber
         self.leases = leases
         self._inbox = inbox
         self._group = group
         self._batch = batch
+        self._relay_keeps_up = relay_keeps_up
         self._in_hand: list[Sequence[Record]] = [()] * LANES
         self._version = 0  # of the leases, as last told to the subscriber
         self.batches = [0] * LANES
@@ -107,10 +115,18 @@ class Consumer:
             if not any(partition % LANES == lane for _, partition in self.leases.held):
                 await self.leases.wait_for_others(self._version, FETCH_SECONDS)
                 continue
+            await self._let_the_relay_catch_up()
             records = await self.subscriber.fetch(
                 wait_seconds=FETCH_SECONDS, most=self._batch, lane=lane, lanes=LANES
             )
             await self._apply_until_done(records, lane)
+
+    async def _let_the_relay_catch_up(self) -> None:
+        if self._relay_keeps_up is None or self._relay_keeps_up.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_SECONDS):
+                await self._relay_keeps_up.wait()
 
     async def _apply_until_done(self, records: list[Record], lane: int) -> None:
         backoff = 0.1

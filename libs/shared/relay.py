@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 LOCK_SPACE = 0x0B0A  # first key of the advisory locks; the second is the shard
 BATCH = 500  # rows of one shard in one round
+FULL = 0.8  # of what a round can hold; the shards are not equally long
 POLL_SECONDS = 0.2  # the floor when a wake-up was lost
 CLAIM_SECONDS = 1.0  # how often shards that others hold are asked for
 RETRY_SECONDS = 0.5
@@ -58,6 +59,8 @@ class Relay:
     Attributes:
         held: The shards that are ours.
         rounds: How many were sent or have failed.
+        keeps_up: Set, but for the time in which a round took all that a round can hold: more is
+            said than is sent, and whoever says it should let the relay catch up.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class Relay:
         self.held: list[int] = []
         self.sent = 0
         self.rounds = 0
+        self.keeps_up = asyncio.Event()
+        self.keeps_up.set()
 
     async def run(self) -> None:
         """Send for ever; a lost database or broker is waited for, nothing is skipped."""
@@ -85,6 +90,7 @@ class Relay:
                 log.warning("relay_database_failed", error=type(error).__name__)
             FAILURES.inc()
             self.rounds += 1
+            self.keeps_up.set()  # who waits for us would do so in vain
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _run_on_one_connection(self) -> None:
@@ -123,6 +129,10 @@ class Relay:
     async def send_once(self, connection: asyncpg.Connection) -> int:
         """Send and delete one round of the shards held; how many events that were."""
         rows = await connection.fetch(_READ, self.held, BATCH) if self.held else []
+        if len(rows) < FULL * BATCH * len(self.held):
+            self.keeps_up.set()
+        else:
+            self.keeps_up.clear()
         if not rows:
             return 0
         failpoints.reach("relay.read")

@@ -80,10 +80,11 @@ class Worker:
             asyncio.TaskGroup() as group,
         ):
             dispatcher = Dispatcher(self.subscriptions, settings.topic_prefix)
-            consumer = self._consumer(database, dispatcher)
+            relay = self._relay(database)
+            consumer = self._consumer(database, dispatcher, relay)
             topics_exist = asyncio.Event()
             making = group.create_task(_ensure_topics(settings, topics_exist), name="topics")
-            loops = self._all_loops(database, clock, dispatcher, consumer, watchdog)
+            loops = self._all_loops(database, clock, dispatcher, relay, consumer, watchdog)
             # Timers go on while the broker is away; what they say waits in the outbox.
             tasks = [
                 group.create_task(
@@ -97,7 +98,18 @@ class Worker:
             log.info("worker_started", service=self.service, loops=[t.get_name() for t in tasks])
             group.create_task(_cancel_when(stop, tasks, making, watchdog))
 
-    def _consumer(self, database: Database, dispatcher: Dispatcher) -> Consumer | None:
+    def _relay(self, database: Database) -> Relay:
+        return Relay(
+            database.dsn,
+            source=f"/{self.service}",
+            publisher=Publisher(self.settings.kafka, client_id=f"{self.service}-relay"),
+            bell=database.wake.bell(),
+            prefix=self.settings.topic_prefix,
+        )
+
+    def _consumer(
+        self, database: Database, dispatcher: Dispatcher, relay: Relay
+    ) -> Consumer | None:
         if not self.subscriptions:
             return None
         settings = self.settings
@@ -112,6 +124,7 @@ class Worker:
             Inbox(database, dispatcher, poison_limit=settings.poison_limit),
             GroupOffsets(settings.kafka, group),
             batch=settings.consumer_batch,
+            relay_keeps_up=relay.keeps_up,
         )
 
     def _all_loops(
@@ -119,17 +132,11 @@ class Worker:
         database: Database,
         clock: Clock,
         dispatcher: Dispatcher,
+        relay: Relay,
         consumer: Consumer | None,
         watchdog: Watchdog,
     ) -> dict[str, Coroutine[Any, Any, None]]:
         settings = self.settings
-        relay = Relay(
-            database.dsn,
-            source=f"/{self.service}",
-            publisher=Publisher(settings.kafka, client_id=f"{self.service}-relay"),
-            bell=database.wake.bell(),
-            prefix=settings.topic_prefix,
-        )
         timers = [TimerLoop(timer, database, clock, database.wake.bell()) for timer in self.timers]
         signs = VitalSigns(
             dsn=database.dsn,

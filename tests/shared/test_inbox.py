@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from libs.shared import kafka
+from libs.shared.background import beside
 from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database
 from libs.shared.dead_letters import replay_lanes
@@ -320,6 +321,28 @@ async def test_a_batch_that_takes_long_does_not_hold_up_the_other_lanes_partitio
         await applied_count(database, 2 * len(others) + len(slow))
 
     assert await applied_to(database, others[0]) == [1, 2]
+
+
+async def test_a_consumer_lets_a_relay_that_is_behind_catch_up(
+    database: Database, kafka_address: str, leads_topic: str
+) -> None:
+    keeps_up = asyncio.Event()
+    dispatcher = Dispatcher([on(LeadClaimed, keep())], leads_topic)
+    heard = dispatcher.topics()
+    consumer = Consumer(
+        Subscriber(kafka_address, topics=heard, fetch_wait_ms=50),
+        Leases(database.dsn, group=leads_topic + "g", topics=heard),
+        Inbox(database, dispatcher),
+        GroupOffsets(kafka_address, leads_topic + "g"),
+        batch=10,
+        relay_keeps_up=keeps_up,
+    )
+    await send(kafka_address, leads_topic, [claimed(new_id(), 1) for _ in range(200)])
+    async with beside(consumer.run(), name="consumer"):
+        await applied_count(database, 1)  # it is slowed down, not held for ever
+        assert await database.pool.fetchval("SELECT count(*) FROM applied") <= 40
+        keeps_up.set()
+        await applied_count(database, 200)
 
 
 async def test_workers_that_come_and_go_apply_every_event_once_and_in_order(

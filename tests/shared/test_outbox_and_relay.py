@@ -20,7 +20,7 @@ from libs.shared.database import Database
 from libs.shared.events import LeadClaimed, SegmentChanged
 from libs.shared.ids import new_id
 from libs.shared.kafka import BrokerError, Outgoing, Publisher, Topic
-from libs.shared.relay import Relay
+from libs.shared.relay import BATCH, Relay
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -253,6 +253,22 @@ async def test_a_dead_relays_shards_are_taken_over(
 
     assert first.sent + second.sent >= 51
     await everything_in(kafka_address, topics + "leads", 51)
+
+
+async def test_a_relay_tells_whether_it_keeps_up(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    many = 3 * BATCH * outbox.SHARDS
+    async with plumbing.transaction() as tx:
+        await outbox.add_all(tx, [claimed() for _ in range(many)])
+    seen = []
+    async with relaying(plumbing, kafka_address, topics) as relay, asyncio.timeout(60):
+        while relay.sent < many:
+            seen.append(relay.keeps_up.is_set())
+            await asyncio.sleep(0.001)
+        while not relay.keeps_up.is_set():
+            await asyncio.sleep(0.001)
+    assert set(seen) == {True, False}
 
 
 async def test_a_rows_shard_never_depends_on_the_process(plumbing: Database) -> None:
