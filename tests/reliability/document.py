@@ -1,4 +1,4 @@
-"""The table in docs/reliability.md, made from the committed report: `python -m ….document`."""
+"""The tables in docs/reliability.md, made from the committed reports: `python -m ….document`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,29 @@ from tests.reliability import report
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENT = DOCS / "reliability.md"
-REPORT = DOCS / "chaos.json"
-BEGIN, END = "<!-- from docs/chaos.json -->\n", "<!-- end -->\n"
+REPORTS = ("chaos.json", "chaos-long.json")
+END = "<!-- end -->\n"
 
 
-def committed() -> dict[str, Any]:
+def committed(name: str) -> dict[str, Any]:
     """The report that was committed last."""
-    told: dict[str, Any] = orjson.loads(REPORT.read_bytes())
+    told: dict[str, Any] = orjson.loads((DOCS / name).read_bytes())
     return told
 
 
-def with_table(text: str, told: dict[str, Any]) -> str:
-    """The document with the report's table in its place."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{report.table(told)}\n\n{report.faults_table(told)}\n\n{END}{after}"
+def with_tables(text: str) -> str:
+    """The document with the reports' tables in their places."""
+    for name in REPORTS:
+        begin = f"<!-- from docs/{name} -->\n"
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise ValueError(f"there is no place for {name}")
+        _, _, after = rest.partition(END)
+        told = committed(name)
+        tables = f"{report.table(told)}\n\n{report.faults_table(told)}"
+        text = f"{before}{begin}\n{tables}\n\n{END}{after}"
+    return text
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text(), committed()))
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
