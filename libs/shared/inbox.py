@@ -70,7 +70,8 @@ class Inbox:
         heard = [item for record in records if (item := self._dispatcher.read(record))]
         if not heard:
             if fence is not None:  # nothing for us; but unmoved it would look like lag, and be lost
-                async with self._database.transaction() as tx:
+                # No bell: a position makes nothing due and leaves nothing to send.
+                async with self._database.pool.acquire() as tx, tx.transaction():
                     await fence(tx)
             return
         links = telemetry.links_from(item.envelope.traceparent for item in heard if item.envelope)

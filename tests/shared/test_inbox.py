@@ -251,6 +251,27 @@ async def test_unknown_events_unknown_fields_and_tombstones_are_passed_over(
 # through Apache Kafka ----------------------------------------------------------------------------
 
 
+async def test_what_is_not_for_us_moves_the_position_and_wakes_nobody(database: Database) -> None:
+    inbox = Inbox(database, Dispatcher([on(LeadReleased, keep())]))
+    moved: list[Connection] = []
+
+    async def fence(tx: Connection) -> None:
+        await tx.execute("INSERT INTO applied (lead_id, epoch) VALUES ($1, 0)", lead)
+        moved.append(tx)
+
+    lead = new_id()
+    with database.wake.listening() as bell:
+        while await bell.wait(0.3):  # the ring of having connected
+            pass
+        await inbox.apply([record_of(claimed(lead, 1))], fence)
+        rung = [await bell.wait(0)]
+        await inbox.apply([record_of(released(lead, 1))], fence)
+        rung.append(await bell.wait(0))
+
+    assert (len(moved), rung) == (2, [False, True])
+    assert sorted(await applied_to(database, lead)) == [0, 0, 1]
+
+
 @asynccontextmanager
 async def consuming(
     database: Database, address: str, prefix: str, subscriptions: Sequence[Subscription[Any]]
