@@ -48,8 +48,21 @@ class Clock:
                 "SELECT clock_timestamp() + coalesce((SELECT advance FROM sandbox_clock), $1)",
                 self._first_offset,
             )
+        return self._set(now)
+
+    def told(self, now: datetime) -> datetime:
+        """As `read`, where a statement has just brought `clock_timestamp()` along.
+
+        Raises:
+            RuntimeError: In sandbox mode the suite's time is another one.
+        """
+        if self.sandbox:
+            raise RuntimeError("in sandbox mode the clock is read")
+        return self._set(now)
+
+    def _set(self, now: datetime) -> datetime:
         self._base, self._base_monotonic = now, time.monotonic()
-        return self._base
+        return now
 
     async def advance(self, connection: Connection, by: timedelta) -> datetime:
         """Move the suite's clock forward; only in sandbox mode.

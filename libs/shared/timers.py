@@ -8,9 +8,11 @@ a commit anywhere in the service wakes it, because that may have made a row due 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Any
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -48,6 +50,36 @@ NextDue = Callable[[Connection], Awaitable[datetime | None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a look has found.
+
+    Attributes:
+        due_at: When the first row is due; None when none is waiting.
+        now: The database's time at that moment, where the look has asked for it.
+        rows: The first rows as they stand, for firing one alone.
+    """
+
+    due_at: datetime | None
+    now: datetime | None = None
+    rows: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """How one row is fired without a transaction: a look that brings it along, and one statement.
+
+    Attributes:
+        look: Take the place of `next_due`.
+        fire: Fire the row that was found, if no other is due at the given instant, in a statement
+            that commits by itself and does nothing if anything it goes by has changed since. What
+            comes after it, seen by the same statement; None: nothing is done.
+    """
+
+    look: Callable[[Connection], Awaitable[Ahead]]
+    fire: Callable[[Connection, datetime, Ahead], Awaitable[Ahead | None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Timer:
     """A kind of due row.
 
@@ -56,14 +88,20 @@ class Timer:
         next_due: When the first row is due; None when none is waiting. Must use an index.
         fire: Fire rows due at or before the given instant, a bounded number, in the given
             transaction; how many. It is called again until it answers 0.
-        fire_alone: Fire one row in a statement that commits by itself, where that is quicker than
-            a transaction; 0: leave it to `fire`.
+        alone: How a row that is due alone is fired, where that is quicker than a transaction;
+            what it leaves undone is left to `fire`.
     """
 
     name: str
     next_due: NextDue
     fire: Fire
-    fire_alone: Fire | None = None
+    alone: Alone | None = None
+
+    async def look(self, connection: Connection) -> Ahead:
+        """What is due next."""
+        if self.alone is not None:
+            return await self.alone.look(connection)
+        return Ahead(await self.next_due(connection))
 
 
 def due_column(table: str, column: str = "due_at") -> NextDue:
@@ -80,12 +118,20 @@ def due_column(table: str, column: str = "due_at") -> NextDue:
 
 async def fire_once(timer: Timer, connection: Connection, now: datetime) -> int:
     """Fire some due rows and commit; how many. 0: none is due, or others hold them."""
-    if timer.fire_alone is not None and (fired := await timer.fire_alone(connection, now)):
-        return fired
+    fired, _ = await fire_next(timer, connection, now, await timer.look(connection))
+    return fired
+
+
+async def fire_next(
+    timer: Timer, connection: Connection, now: datetime, ahead: Ahead
+) -> tuple[int, Ahead | None]:
+    """`fire_once` after a look; also what is ahead now, where it came along."""
+    if timer.alone is not None and (after := await timer.alone.fire(connection, now, ahead)):
+        return 1, after
     async with connection.transaction():
         fired = await timer.fire(connection, now)
         failpoints.reach("timer.fired")
-    return fired
+    return fired, None
 
 
 @dataclass(slots=True)
@@ -117,6 +163,8 @@ class TimerLoop:
         self._database = database
         self._clock = clock
         self._bell = bell
+        self._fired = FIRED.labels(timer.name)
+        self._lateness = LATENESS.labels(timer.name)
 
     async def run(self) -> None:
         """Fire what is due, sleep until the next; a lost database is waited for."""
@@ -143,50 +191,65 @@ class TimerLoop:
         """Seconds to sleep, and how many rows were fired before."""
         total = 0
         while True:
-            until_due, fired = await self._fire_once()
+            until_due, fired = await self._fire_in_turn(enough=MANY)
             total += fired
             if until_due:
                 return until_due, total
-            if fired >= MANY:
-                total += await self._fire_side_by_side()
+            total += await self._fire_side_by_side()
 
     async def _fire_side_by_side(self) -> int:
         """Work off a backlog: while one lane's SQL runs, the other makes its events."""
-        lanes = [self._fire_until_none_is_due() for _ in range(LANES)]
-        fired = await asyncio.gather(*lanes, return_exceptions=True)
-        for each in fired:
+        lanes = [self._fire_in_turn() for _ in range(LANES)]
+        done = await asyncio.gather(*lanes, return_exceptions=True)
+        for each in done:
             if isinstance(each, BaseException):
                 raise each
-        return sum(each for each in fired if isinstance(each, int))
+        return sum(each[1] for each in done if not isinstance(each, BaseException))
 
-    async def _fire_until_none_is_due(self) -> int:
+    async def _fire_in_turn(self, *, enough: float = inf) -> tuple[float, int]:
+        """Fire until nothing is due, or until so many were fired at once.
+
+        Returns:
+            Seconds to sleep, 0 where more may be due; and how many rows were fired.
+        """
         total = 0
-        while True:
-            until_due, fired = await self._fire_once()
-            total += fired
-            if until_due:
-                return total
-
-    async def _fire_once(self) -> tuple[float, int]:
-        """Seconds to sleep, 0 where more may be due; and how many rows were fired."""
-        self.attempts += 1
+        ahead: Ahead | None = None
         async with self._database.pool.acquire() as connection:
-            due = await self.timer.next_due(connection)
-            if due is None:
-                return LONGEST_SLEEP_SECONDS, 0
-            # The database is asked for the time only where that may decide something.
-            now = self._clock.now()
-            if self._clock.sandbox or due < now + NEAR:
-                now = await self._clock.read(connection)
-            if due > now:
-                return min((due - now).total_seconds(), LONGEST_SLEEP_SECONDS), 0
-            failpoints.reach("timer.due")
-            fired = await fire_once(self.timer, connection, now)
-            failpoints.reach("timer.committed")
+            while True:
+                until_due, fired, ahead = await self._fire_next(connection, ahead)
+                total += fired
+                if until_due or fired >= enough:
+                    return until_due, total
+
+    async def _fire_next(
+        self, connection: Connection, ahead: Ahead | None
+    ) -> tuple[float, int, Ahead | None]:
+        """As `_fire_in_turn`; what came along with the last firing spares the look."""
+        self.attempts += 1
+        found = ahead or await self.timer.look(connection)
+        due = found.due_at
+        if due is None:
+            return LONGEST_SLEEP_SECONDS, 0, None
+        now = await self._now(connection, found, has_looked=ahead is None)
+        if due > now:
+            return min((due - now).total_seconds(), LONGEST_SLEEP_SECONDS), 0, None
+        failpoints.reach("timer.due")
+        fired, after = await fire_next(self.timer, connection, now, found)
+        failpoints.reach("timer.committed")
         if not fired:  # others hold the due rows; they will be done in a moment
-            return HELD_BY_OTHERS_SECONDS, 0
+            return HELD_BY_OTHERS_SECONDS, 0, None
         if due is not AT_ONCE:
-            LATENESS.labels(self.timer.name).observe(max(0.0, (now - due).total_seconds()))
-        FIRED.labels(self.timer.name).inc(fired)
-        self._database.wake.ring()
-        return 0.0, fired
+            self._lateness.observe(max(0.0, (now - due).total_seconds()))
+        self._fired.inc(fired)
+        self._database.wake.ring(but=self._bell)  # this loop looks again anyway
+        return 0.0, fired, after
+
+    async def _now(self, connection: Connection, found: Ahead, *, has_looked: bool) -> datetime:
+        """The time to compare with what was found; by the database where that may decide."""
+        now = self._clock.now()
+        if found.now is not None and not self._clock.sandbox:
+            return self._clock.told(found.now)
+        is_near = found.due_at is not None and found.due_at < now + NEAR
+        if has_looked and (self._clock.sandbox or is_near):
+            return await self._clock.read(connection)
+        return now

@@ -82,14 +82,19 @@ class Wake:
         finally:
             self._bells.remove(bell)
 
-    def ring(self) -> None:
-        """Say that something was committed. Cheap; never blocks, never fails."""
-        self._ring_here()
+    def ring(self, *, but: Bell | None = None) -> None:
+        """Say that something was committed. Cheap; never blocks, never fails.
+
+        Args:
+            but: The bell of whoever has committed, if they look for more to do anyway.
+        """
+        self._ring_here(but=but)
         self._outgoing.ring()
 
-    def _ring_here(self, *, near: bool = True) -> None:
+    def _ring_here(self, *, near: bool = True, but: Bell | None = None) -> None:
         for bell in self._bells:
-            bell.ring(near=near)
+            if bell is not but:
+                bell.ring(near=near)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Wake"]:

@@ -5,9 +5,10 @@ what finds nobody goes into the common queue. Everything about a batch is one si
 transaction: the lead's row, the offer, turns and loads, the event, and the record of why. A crash
 leaves the leads waiting.
 
-A lead that is due alone, as most are, is decided without taking the desk, on the floor as it was
-seen, and written by one statement that does nothing if the desk has moved on since, or if somebody
-else has the lead. Then it is offered as any batch is.
+A lead that is due alone, as most are, is decided without taking the desk. The look at what is due
+brings it along with the desk's versions; it is decided on the floor as this process remembers it,
+and written by one statement that does nothing if the desk has moved on since, or if somebody else
+has the lead: then it is offered as any batch is. The same statement looks for the next lead.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import asyncpg
 from libs.shared import failpoints, outbox
 from libs.shared.database import Connection
 from libs.shared.events import Event
-from libs.shared.timers import Timer
+from libs.shared.timers import Ahead, Alone, Timer
 from services.routing.deciding import FACTS, Decided, decide
 from services.routing.desk import DESK, DESK_AS_SEEN, NEVER, remember
 
@@ -35,10 +36,13 @@ _WAITING = f"""
     SELECT * FROM due CROSS JOIN desk ORDER BY received_at, lead_id
 """
 # Two are read to know whether there is only one.
-_ALONE = f"""
-    SELECT {FACTS}, {DESK_AS_SEEN}
-    FROM leads AS l LEFT JOIN client_segments AS s USING (client_id) CROSS JOIN desk
-    WHERE state = 'waiting' AND due_at <= $1 ORDER BY due_at, received_at, lead_id LIMIT 2
+_FIRST_TWO = f"""
+    SELECT {FACTS}, l.due_at FROM leads AS l LEFT JOIN client_segments AS s USING (client_id)
+    WHERE state = 'waiting' {{but}} ORDER BY l.due_at, l.received_at, l.lead_id LIMIT 2
+"""
+_LOOK = f"""
+    SELECT waiting.*, {DESK_AS_SEEN}, clock_timestamp() AS now
+    FROM ({_FIRST_TWO.format(but="")}) AS waiting CROSS JOIN desk ORDER BY due_at
 """
 _WRITE = """
     WITH given AS (
@@ -74,6 +78,8 @@ _WRITE = """
 """.replace("{columns}", ", ".join(outbox.COLUMNS))
 # The same for one lead, on condition that it still waits at its epoch and that the desk is as it
 # was seen: without the desk it cannot have been queued and drawn again. Locks in the usual order.
+# What it looks ahead at is older than its own desk, and yet as good as seen with it: between the
+# two nobody else had the desk, or nothing is written.
 _IF_AS_SEEN = """WHERE version = $34 AND roster = $35 AND EXISTS (
         SELECT FROM lead WHERE state = 'waiting' AND epoch = $3 - 1)"""
 _WRITE_IF = f"""
@@ -102,7 +108,9 @@ _WRITE_IF = f"""
         INSERT INTO outbox ({", ".join(outbox.COLUMNS)})
         SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33 FROM desk
     )
-    SELECT version FROM desk
+    SELECT waiting.*, version AS previous, version, roster, place
+    FROM desk LEFT JOIN ({_FIRST_TWO.format(but="AND lead_id <> $1")}) AS waiting ON true
+    ORDER BY due_at
 """
 _QUEUE = """
     WITH left_over AS (
@@ -159,28 +167,37 @@ async def _write(tx: Connection, decided: Decided) -> None:
         )
 
 
-async def offer_one_alone(connection: Connection, now: datetime) -> int:
-    """Offer the lead that is due, if it is the only one, in two round trips.
+async def look_ahead(connection: Connection) -> Ahead:
+    """The first lead that waits, with the desk as it is."""
+    rows = await connection.fetch(_LOOK)
+    return Ahead(rows[0]["due_at"], rows[0]["now"], rows) if rows else Ahead(None)
 
-    Outside any transaction: the statement that writes is one. What was read before it holds, or
+
+async def offer_alone(connection: Connection, now: datetime, ahead: Ahead) -> Ahead | None:
+    """Offer the lead that is due, if it is the only one, in one round trip.
+
+    Outside any transaction: the statement that writes is one. What was seen before it holds, or
     else nothing is written, because loads, turns and roster never change without the desk.
 
     Returns:
-        1; 0: nothing is done, `offer_waiting_leads` has to look.
+        What is due next; None: nothing is done, `offer_waiting_leads` has to look.
     """
-    rows = await connection.fetch(_ALONE, now)
-    if len(rows) != 1:
-        return 0
-    desk = rows[0]
-    decided = await decide(connection, rows, now)
-    version = None
+    due = [row for row in ahead.rows if row["due_at"] <= now]
+    if len(due) != 1:
+        return None
+    desk = due[0]
+    decided = await decide(connection, due, now)
+    rows: Sequence[asyncpg.Record] = ()
     if decided.given:
         (offer,), (load,), (turn,) = decided.given, decided.loads, decided.turns
         (_, count), (wheel, _, *stands), (event,) = load, turn, decided.told
         values = (*offer, *decided.sitting, count, wheel, *stands, *event)
-        version = await connection.fetchval(_WRITE_IF, *values, desk["version"], desk["roster"])
-    remember(decided.known, version or NEVER)
-    return 1 if version else 0
+        rows = await connection.fetch(_WRITE_IF, *values, desk["version"], desk["roster"])
+    remember(decided.known, rows[0]["version"] if rows else NEVER)
+    if not rows:
+        return None
+    after = rows[0]["due_at"]
+    return Ahead(after, rows=rows) if after is not None else Ahead(None)
 
 
 def _transposed(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -195,4 +212,6 @@ async def next_waiting(connection: Connection) -> datetime | None:
     return due
 
 
-OFFERING = Timer("offering", next_waiting, offer_waiting_leads, offer_one_alone)
+OFFERING = Timer(
+    "offering", next_waiting, offer_waiting_leads, alone=Alone(look_ahead, offer_alone)
+)

@@ -1,22 +1,29 @@
 """One lead to one manager, rules and record included, beside one bare statement.
 
-Ours is what the offering timer does once it knows that something is due: read the lead and the
-desk, match nine rules for fifty managers, choose, and write lead, offer, load, turn, event and the
-record of why.
+Ours is the offering timer's own loop, as workers run it, from one lead to the next: match nine
+rules for fifty managers, choose, write lead, offer, load, turn, event and the record of why, look
+what is due next, and ring the bells. Its clock stands still until a lead is offered and then goes
+on to the instant at which the next is due, so that each is due alone.
 The floor picks the least loaded of fifty managers and writes owner, timer and event, in a statement
-that commits by itself. Source: performance.md, section 6, "Lead routing floor". Both on one
-connection; `assign_burst` is a thousand leads that came at once, against a number a second.
+that commits by itself; it is told which lead. Source: performance.md, section 6, "Lead routing
+floor". Both on one connection; `assign_burst` is a thousand leads that came at once, against a
+number a second.
 """
 
+import asyncio
 import statistics
 import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import asyncpg
 
-from libs.shared.database import SERVER_SETTINGS, Database
-from libs.shared.timers import fire_once
-from services.routing.offering import OFFERING
+from libs.shared.clock import Clock
+from libs.shared.database import SERVER_SETTINGS, Connection, Database
+from libs.shared.timers import Ahead, Alone, TimerLoop, fire_once
+from services.routing.offering import OFFERING, look_ahead, offer_alone
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.routed_leads import MANAGERS, routing_database, waiting
 from tests.benchmarks.servers import Servers, new_database
@@ -99,20 +106,49 @@ async def _floor_times(floor: asyncpg.Connection) -> list[float]:
     return took
 
 
+class _FromLeadToLead(Clock):
+    """The loop's clock and timer: the clock goes on when a lead has been offered.
+
+    Attributes:
+        offered: When each lead had been, by `perf_counter`.
+    """
+
+    def __init__(self, first: datetime) -> None:
+        super().__init__(sandbox=False)
+        self.at = first
+        self.offered: list[float] = []
+        self.timer = replace(OFFERING, alone=Alone(look_ahead, self._offer))
+
+    def now(self) -> datetime:
+        return self.at
+
+    def told(self, now: datetime) -> datetime:
+        return self.at
+
+    async def _offer(self, connection: Connection, now: datetime, ahead: Ahead) -> Ahead | None:
+        after = await offer_alone(connection, now, ahead)
+        if after is None:
+            raise RuntimeError("the lead was not alone")
+        self.at += STEP
+        self.offered.append(time.perf_counter())
+        return after
+
+
 async def _times(database: Database) -> list[float]:
     since = datetime.now(UTC)
     async with database.pool.acquire() as connection:
-        due = await waiting(connection, LEADS, since, STEP)
-    took = []
-    for now in due:
+        first, *_ = await waiting(connection, LEADS, since, STEP)
+    clock = _FromLeadToLead(first)
+    with database.wake.listening() as bell:
         began = time.perf_counter()
-        async with database.pool.acquire() as connection:
-            offered = await fire_once(OFFERING, connection, now)
-        database.wake.ring()
-        took.append(time.perf_counter() - began)
-        if offered != 1:
-            raise RuntimeError(offered)
-    return took
+        loop = asyncio.create_task(TimerLoop(clock.timer, database, clock, bell).run())
+        while len(clock.offered) < LEADS and not loop.done():
+            await asyncio.sleep(0.01)
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+    ends = [began, *clock.offered]
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 async def _burst(database: Database) -> float:

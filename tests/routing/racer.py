@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from libs.shared.database import Connection, Database, is_transient
-from libs.shared.timers import Timer, fire_once
+from libs.shared.timers import Ahead, Timer, fire_next
 from services.routing.claim_timeout import CLAIM_TIMEOUT
 from services.routing.common_queue import TRYING_AGAIN
 from services.routing.offering import OFFERING
@@ -32,15 +32,18 @@ async def race(url: str, began: datetime) -> None:
 
 
 async def _fire_for_ever(database: Database, began: datetime, timer: Timer) -> None:
+    """As the timer's loop does: what came along with a firing is fired next without a look."""
+    ahead: Ahead | None = None
     while True:
         try:
             async with database.pool.acquire() as connection:
+                found = ahead or await timer.look(connection)
                 now = await fast_now(connection, began)
-                fired = await fire_once(timer, connection, now)
+                fired, ahead = await fire_next(timer, connection, now, found)
         except Exception as error:
             if not is_transient(error):
                 raise
-            fired = 0
+            fired, ahead = 0, None
         await asyncio.sleep(0 if fired else 0.02)
 
 

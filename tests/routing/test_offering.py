@@ -2,14 +2,16 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from libs.shared.timers import Ahead
 from services.routing import handing_over
 from services.routing.desk import DESK
-from services.routing.offering import offer_one_alone
+from services.routing.offering import look_ahead, offer_alone
 from services.routing.reports.explaining import replay
 from tests.routing.conftest import NOON, WINDOW, Routing, received
 
@@ -17,13 +19,20 @@ SECOND = timedelta(seconds=1)
 _WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = $1"
 
 
-async def offers_alone(routing: Routing, now: datetime = NOON) -> int:
+async def offers_alone(
+    routing: Routing, now: datetime = NOON, *, seen: Ahead | None = None
+) -> Ahead | None:
     async with routing.database.pool.acquire() as connection:
-        return await offer_one_alone(connection, now)
+        return await offer_alone(connection, now, seen or await look_ahead(connection))
 
 
-async def comes_alone(routing: Routing) -> UUID:
-    event = received()
+async def looks(routing: Routing) -> Ahead:
+    async with routing.database.pool.acquire() as connection:
+        return await look_ahead(connection)
+
+
+async def comes_alone(routing: Routing, **told: Any) -> UUID:
+    event = received(**told)
     await routing.hears(event)
     return event.lead_id
 
@@ -48,10 +57,10 @@ async def test_one_lead_is_written_as_any_batch_is(routing: Routing) -> None:
     ann = await routing.manager()
     lead = await comes_alone(routing)
 
-    fired = [await offers_alone(routing), await offers_alone(routing)]
+    offered = [await offers_alone(routing), await offers_alone(routing)]
 
     row = await routing.lead(lead)
-    assert fired == [1, 0]
+    assert offered == [Ahead(None), None]
     assert (row["state"], row["manager_id"], row["epoch"]) == ("offered", ann, 1)
     assert (row["due_at"], row["hops"]) == (NOON + WINDOW, 1)
     assert await routing.said(lead) == [("lead.assigned", 1)]
@@ -79,15 +88,15 @@ async def test_nothing_is_written_when_the_desk_has_moved_on(routing: Routing) -
 
     # Somebody else gives Bob a lead, decided before ours and committed while ours is written.
     async with routing.database.pool.acquire() as connection:
-        pid = connection.get_server_pid()
+        pid, seen = connection.get_server_pid(), await look_ahead(connection)
         async with routing.database.pool.acquire() as other, other.transaction():
             await other.execute(f"WITH desk AS ({DESK.format(where='')}) SELECT FROM desk")
             await other.execute("UPDATE loads SET open_leads = 5 WHERE manager_id = $1", bob)
-            ours = asyncio.create_task(offer_one_alone(connection, NOON))
+            ours = asyncio.create_task(offer_alone(connection, NOON, seen))
             await until_it_waits(routing, pid)
-        fired = await ours
+        offered = await ours
 
-    assert (fired, (await routing.lead(lead))["state"]) == (0, "waiting")
+    assert (offered, (await routing.lead(lead))["state"]) == (None, "waiting")
     assert await written(routing) == (1, 1, 1, 1)
     await routing.database.pool.execute(
         "UPDATE loads SET open_leads = 0 WHERE manager_id = $1", bob
@@ -103,14 +112,14 @@ async def test_nothing_is_written_when_the_roster_has_changed(routing: Routing) 
     lead = await comes_alone(routing)
 
     async with routing.database.pool.acquire() as connection:
-        pid = connection.get_server_pid()
+        pid, seen = connection.get_server_pid(), await look_ahead(connection)
         async with routing.database.pool.acquire() as other, other.transaction():
             await other.execute("UPDATE managers SET is_active = false WHERE manager_id = $1", ann)
-            ours = asyncio.create_task(offer_one_alone(connection, NOON))
+            ours = asyncio.create_task(offer_alone(connection, NOON, seen))
             await until_it_waits(routing, pid)
-        fired = await ours
+        offered = await ours
 
-    assert (fired, (await routing.lead(lead))["state"]) == (0, "waiting")
+    assert (offered, (await routing.lead(lead))["state"]) == (None, "waiting")
     await routing.offers()
     assert (await routing.lead(lead))["state"] == "queued"
 
@@ -121,11 +130,123 @@ async def test_a_lead_that_somebody_has_in_hand_is_left_alone(routing: Routing) 
 
     async with routing.database.session() as session:
         await handing_over.assign(session, lead, to=ann, reason="VIP", by="boss", now=NOON)
-        fired = await offers_alone(routing)
+        offered = await offers_alone(routing)
 
-    assert fired == 0
+    assert offered is None
     assert await routing.said(lead) == [("lead.assigned", 1)]
     assert await routing.loads_are_right()
+
+
+async def test_what_is_next_comes_along_and_is_offered_without_a_look(routing: Routing) -> None:
+    ann, bob = await routing.manager(), await routing.manager()
+    first, second = await comes_alone(routing), await comes_alone(routing, at=NOON + SECOND)
+
+    ahead = await offers_alone(routing, NOON)
+    assert ahead is not None
+    early = await offers_alone(routing, NOON, seen=ahead)
+    last = await offers_alone(routing, NOON + SECOND, seen=ahead)
+
+    assert (ahead.due_at, early, last) == (NOON + SECOND, None, Ahead(None))
+    rows = [await routing.lead(first), await routing.lead(second)]
+    assert [row["manager_id"] for row in rows] == [ann, bob]
+    assert [row["due_at"] for row in rows] == [NOON + WINDOW, NOON + SECOND + WINDOW]
+    assert await routing.loads_are_right()
+
+
+async def test_of_two_that_come_along_both_due_neither_is_alone(routing: Routing) -> None:
+    await routing.manager()
+    for seconds in (0, 1, 2):
+        await comes_alone(routing, at=NOON + seconds * SECOND)
+
+    ahead = await offers_alone(routing, NOON)
+
+    assert ahead is not None
+    assert len(ahead.rows) == 2
+    assert await offers_alone(routing, NOON + 2 * SECOND, seen=ahead) is None
+    assert await offers_alone(routing, NOON + SECOND, seen=ahead) is not None
+
+
+async def test_what_came_along_is_not_offered_once_somebody_was_given_it(routing: Routing) -> None:
+    """By hand, while the desk is as it was seen: only the lead itself tells."""
+    ann, bob = await routing.manager(), await routing.manager(on_shift=False)
+    await comes_alone(routing)
+    lead = await comes_alone(routing, at=NOON + SECOND)
+    ahead = await offers_alone(routing, NOON)
+    assert ahead is not None
+    async with routing.database.session() as session:
+        await handing_over.assign(session, lead, to=bob, reason="VIP", by="boss", now=NOON)
+    desk = "UPDATE desk SET version = $1, roster = $2"
+    seen = ahead.rows[0]
+    await routing.database.pool.execute(desk, seen["version"], seen["roster"])
+
+    assert await offers_alone(routing, NOON + SECOND, seen=ahead) is None
+
+    assert (await routing.lead(lead))["manager_id"] == bob
+    assert await routing.said(lead) == [("lead.assigned", 1)]
+    assert await routing.spread() == {ann: 1, bob: 1}
+    assert await routing.loads_are_right()
+
+
+async def test_what_came_along_is_decided_anew_once_another_worker_had_the_desk(
+    routing: Routing,
+) -> None:
+    ann, bob = await routing.manager(), await routing.manager()
+    await comes_alone(routing)
+    lead = await comes_alone(routing, at=NOON + SECOND)
+    ahead = await offers_alone(routing, NOON)
+    assert ahead is not None
+    await routing.database.pool.execute(
+        f"WITH desk AS ({DESK.format(where='')})"
+        " UPDATE loads SET open_leads = 5 FROM desk WHERE manager_id = $1",
+        bob,
+    )
+
+    assert await offers_alone(routing, NOON + SECOND, seen=ahead) is None
+
+    await routing.offers(NOON + SECOND)
+    assert (await routing.lead(lead))["manager_id"] == bob
+    loads = await routing.database.pool.fetch("SELECT * FROM loads")
+    assert {row["manager_id"]: row["open_leads"] for row in loads} == {ann: 1, bob: 6}
+
+
+async def test_what_came_along_and_was_queued_and_drawn_meanwhile_is_seen_anew(
+    routing: Routing,
+) -> None:
+    """It waits at the same epoch again, in a new round: only the desk's version tells."""
+    ann, bob = await routing.manager(capacity=1), await routing.manager(capacity=1)
+    await comes_alone(routing)
+    lead = await comes_alone(routing, at=NOON + SECOND)
+    ahead = await offers_alone(routing, NOON)
+    assert ahead is not None
+    pool = routing.database.pool
+    await pool.execute("UPDATE managers SET capacity = 0 WHERE manager_id = $1", bob)
+    await routing.offers(NOON + SECOND)  # into the common queue
+    assert (await routing.lead(lead))["state"] == "queued"
+    await pool.execute("UPDATE managers SET capacity = 1 WHERE manager_id = $1", bob)
+    await pool.execute(
+        "UPDATE leads SET state = 'waiting', due_at = $2, asked = ARRAY[$3::uuid]"
+        " WHERE lead_id = $1",
+        *(lead, NOON + SECOND, bob),
+    )
+    await pool.execute("UPDATE desk SET roster = $1", ahead.rows[0]["roster"])
+
+    assert await offers_alone(routing, NOON + SECOND, seen=ahead) is None
+
+    await routing.offers(NOON + SECOND)
+    row = await routing.lead(lead)
+    assert (row["state"], await routing.spread()) == ("queued", {ann: 1})
+
+
+async def test_a_look_says_what_is_due_and_the_time(routing: Routing) -> None:
+    assert await looks(routing) == Ahead(None)
+    lead = await comes_alone(routing)
+
+    ahead = await looks(routing)
+
+    assert (ahead.due_at, len(ahead.rows), ahead.rows[0]["lead_id"]) == (NOON, 1, lead)
+    now: datetime = await routing.database.pool.fetchval("SELECT clock_timestamp()")
+    assert ahead.now is not None
+    assert timedelta(0) <= now - ahead.now < timedelta(seconds=5)
 
 
 async def test_whoever_dies_while_writing_leaves_the_lead_waiting(routing: Routing) -> None:
@@ -134,10 +255,10 @@ async def test_whoever_dies_while_writing_leaves_the_lead_waiting(routing: Routi
     lead = await comes_alone(routing)
 
     async with routing.database.pool.acquire() as connection:
-        pid = connection.get_server_pid()
+        pid, seen = connection.get_server_pid(), await look_ahead(connection)
         async with routing.database.pool.acquire() as other, other.transaction():
             await other.execute("SELECT FROM desk FOR UPDATE")
-            ours = asyncio.create_task(offer_one_alone(connection, NOON))
+            ours = asyncio.create_task(offer_alone(connection, NOON, seen))
             await until_it_waits(routing, pid)
             await other.execute("SELECT pg_terminate_backend($1)", pid)
             with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError)):
@@ -152,11 +273,11 @@ async def test_whoever_dies_while_writing_leaves_the_lead_waiting(routing: Routi
 async def test_two_leads_or_nobody_free_are_left_to_a_sitting(routing: Routing) -> None:
     lead = await comes_alone(routing)
 
-    assert await offers_alone(routing) == 0  # nobody is there
+    assert await offers_alone(routing) is None  # nobody is there
     assert (await routing.lead(lead))["state"] == "waiting"
     await routing.manager()
     await comes_alone(routing)
-    assert await offers_alone(routing) == 0  # two are due
+    assert await offers_alone(routing) is None  # two are due
 
     await routing.offers()
     assert len(await routing.said()) == 2

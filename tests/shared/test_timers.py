@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -11,7 +12,15 @@ import pytest
 
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database
-from libs.shared.timers import LEAVE_TO_OTHERS_SECONDS, Timer, TimerLoop, due_column
+from libs.shared.timers import (
+    LEAVE_TO_OTHERS_SECONDS,
+    LONGEST_SLEEP_SECONDS,
+    Ahead,
+    Alone,
+    Timer,
+    TimerLoop,
+    due_column,
+)
 
 TABLE = """
     CREATE TABLE alarms (id int PRIMARY KEY, due_at timestamptz, fired_at timestamptz,
@@ -127,6 +136,115 @@ async def test_commits_of_other_processes_are_left_to_them_more_and_more(
             while looks == before:
                 database.wake.ring()
                 await asyncio.sleep(0.01)
+
+
+@dataclass
+class OneByOne:
+    """Alarms that are fired one by one, each with a look at the next."""
+
+    looks: int = 0
+    undone: set[int] = field(default_factory=set)
+    tried: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+
+    def timer(self) -> Timer:
+        return Timer(
+            "alarms", due_column("alarms"), self._fire_all, alone=Alone(self._look, self._fire)
+        )
+
+    async def _look(self, connection: Connection) -> Ahead:
+        self.looks += 1
+        row = await connection.fetchrow(
+            "SELECT id, due_at, clock_timestamp() AS now FROM alarms WHERE due_at IS NOT NULL"
+            " ORDER BY due_at LIMIT 1"
+        )
+        return Ahead(row["due_at"], row["now"], [row]) if row else Ahead(None)
+
+    async def _fire(self, connection: Connection, now: datetime, ahead: Ahead) -> Ahead | None:
+        (row,) = ahead.rows
+        self.tried.append(row["id"])
+        if row["id"] in self.undone:
+            return None
+        await connection.execute(
+            "UPDATE alarms SET due_at = NULL, fired_at = $1, times = times + 1 WHERE id = $2",
+            *(now, row["id"]),
+        )
+        after = await self._look(connection)
+        self.looks -= 1
+        return Ahead(after.due_at, rows=after.rows)
+
+    async def _fire_all(self, tx: Connection, now: datetime) -> int:
+        self.left.append(len(self.tried))
+        return await fire_alarms(tx, now)
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+async def test_what_comes_along_with_a_firing_is_fired_without_a_look(
+    database: Database, sandbox: bool
+) -> None:
+    await database.pool.execute(
+        "INSERT INTO alarms SELECT n, now() - interval '1 hour' + n * interval '1 second'"
+        " FROM generate_series(1, 30) n"
+    )
+    alarms = OneByOne()
+
+    async with ticking(database, Clock(sandbox=sandbox), timer=alarms.timer()):
+        rows = await fired(database, 30)
+
+    assert {row["times"] for row in rows} == {1}
+    assert (alarms.tried, alarms.left) == (list(range(1, 31)), [])
+    assert alarms.looks <= 2  # at the start, perhaps for the ring of having connected
+
+
+async def test_a_loop_is_not_woken_by_what_it_has_committed_itself(database: Database) -> None:
+    looks: list[float] = []
+    before: list[int] = []
+    when = due_column("alarms")
+
+    async def look(connection: Connection) -> datetime | None:
+        looks.append(time.monotonic())
+        return await when(connection)
+
+    async def fire(tx: Connection, now: datetime) -> int:
+        before.append(len(looks))
+        return await fire_alarms(tx, now)
+
+    async with ticking(database, Clock(sandbox=False), timer=Timer("alarms", look, fire)):
+        await asyncio.sleep(0.2)  # the ring of having connected is over
+        await database.pool.execute("INSERT INTO alarms VALUES (1, now())")  # rings nobody
+        await fired(database, 1)
+        await asyncio.sleep(LONGEST_SLEEP_SECONDS / 2)
+
+    _, *later = looks[before[0] :]  # the first finds nothing more
+    assert [at for at in later if at < looks[before[0]] + LONGEST_SLEEP_SECONDS * 0.9] == []
+
+
+async def test_what_cannot_be_fired_alone_is_fired_with_the_others(database: Database) -> None:
+    await database.pool.execute(
+        "INSERT INTO alarms SELECT n, now() - interval '1 hour' + n * interval '1 second'"
+        " FROM generate_series(1, 5) n"
+    )
+    alarms = OneByOne(undone={3})
+
+    async with ticking(database, Clock(sandbox=False), timer=alarms.timer()):
+        rows = await fired(database, 5)
+
+    assert {row["times"] for row in rows} == {1}
+    assert (alarms.tried, alarms.left) == ([1, 2, 3], [3])
+
+
+async def test_what_came_along_and_is_due_later_is_looked_at_again(database: Database) -> None:
+    await database.pool.execute(
+        "INSERT INTO alarms VALUES (1, now() - interval '1 hour'), (2, now() + interval '0.3 s')"
+    )
+    alarms = OneByOne()
+
+    async with ticking(database, Clock(sandbox=False), timer=alarms.timer()):
+        rows = await fired(database, 2)
+
+    assert [row["times"] for row in rows] == [1, 1]
+    assert rows[1]["fired_at"] >= rows[0]["fired_at"] + timedelta(seconds=0.2)
+    assert alarms.looks >= 2
 
 
 async def test_many_workers_fire_each_row_once(database: Database) -> None:
