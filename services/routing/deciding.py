@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from libs.shared import outbox
+from libs.shared import context, outbox
 from libs.shared.database import Connection, dumps
 from libs.shared.events import Event, LeadAssigned, LeadEscalated
 from libs.shared.ids import new_quick_id
@@ -33,6 +33,7 @@ FACTS = """l.lead_id, l.client_id, l.epoch, l.round, l.hops, l.asked, l.owner_id
         s.segment, l.was_left, l.received_at"""
 """What a sitting needs of `leads AS l` and `client_segments AS s`."""
 
+_ASSIGNED = LeadAssigned.wire_type()
 _WIDTH, _UTM = len(LEAD_FACTS), LEAD_FACTS.index("utm")
 
 Row = tuple[Any, ...]
@@ -91,7 +92,6 @@ async def decide(
     until = end_of_window(claims, now)
     again = now + timedelta(minutes=claims.queue_again_minutes)
     news = _news(outcomes, rows)
-    events = [*said, *_told(outcomes, rows, now, until)]
     return Decided(
         known=known,
         sitting=(
@@ -106,7 +106,7 @@ async def decide(
         ],
         loads=_loads(floor, outcomes, freed),
         turns=_turns(outcomes),
-        told=[outbox.row_of(event) for event in events],
+        told=[*map(outbox.row_of, said), *_told(outcomes, rows, now, until)],
         is_news=any(news) or bool(said),
     )
 
@@ -170,30 +170,46 @@ def _told(
     rows: Sequence[asyncpg.Record],
     now: datetime,
     until: datetime,
-) -> list[Event]:
+) -> list[outbox.Row]:
     """Who was in the common queue already and stays there is no news; nor is a muted segment."""
-    told: list[Event] = []
+    told: list[outbox.Row] = []
     for outcome, row in zip(outcomes, rows, strict=True):
         if outcome.manager_id is not None:
-            told.append(
-                LeadAssigned(
-                    lead_id=outcome.lead_id,
-                    client_id=row["client_id"],
-                    manager_id=outcome.manager_id,
-                    epoch=outcome.epoch,
-                    claim_until=until,
-                    reason=outcome.why,
-                    occurred_at=now,
-                )
-            )
+            told.append(assigned_row(outcome, row["client_id"], now, until))
         elif outcome.muted_until is None and row["was_left"] != "queued":
-            told.append(
-                LeadEscalated(
-                    lead_id=outcome.lead_id,
-                    client_id=row["client_id"],
-                    epoch=outcome.epoch,
-                    reason=outcome.why,
-                    occurred_at=now,
-                )
+            escalated = LeadEscalated(
+                lead_id=outcome.lead_id,
+                client_id=row["client_id"],
+                epoch=outcome.epoch,
+                reason=outcome.why,
+                occurred_at=now,
             )
+            told.append(outbox.row_of(escalated))
     return told
+
+
+def assigned_row(outcome: Outcome, client_id: UUID, now: datetime, until: datetime) -> outbox.Row:
+    """The row of an offer's lead.assigned.
+
+    Written out because making and validating the event takes three times as long, and every lead
+    passes here. A test holds it to `outbox.row_of` of the validated event.
+    """
+    key = str(outcome.lead_id)
+    data = orjson.dumps(
+        {
+            "occurred_at": now,
+            "lead_id": key,
+            "client_id": str(client_id),
+            "manager_id": str(outcome.manager_id),
+            "epoch": outcome.epoch,
+            "claim_until": until,
+            "reason": outcome.why,
+        },
+        option=orjson.OPT_UTC_Z,
+    )
+    thread = context.current()
+    return (
+        *(outbox.shard_of(key), new_quick_id(), LeadAssigned.topic, LeadAssigned.current_topic),
+        *(key, _ASSIGNED, now, data),
+        *(thread.correlation_id, thread.causation_id, thread.traceparent),
+    )
