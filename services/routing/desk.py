@@ -108,11 +108,6 @@ class Known:
     results_at: datetime | None = None
     touches_at: datetime | None = None
 
-    def goes_by(self, kind: str) -> bool:
-        """Whether any rule in force goes by this strategy."""
-        goals = (*self.rules.rule_set.rules, self.rules.rule_set.otherwise)
-        return any(goal.strategy.kind == kind for goal in goals)
-
     def count_offers(self, now: datetime) -> None:
         """Note the offers that a sitting has just given to those who are limited."""
         for place, recent in self.recent.items():
@@ -225,7 +220,7 @@ async def _read_state(tx: Connection, known: Known, now: datetime) -> None:
 
 async def _count_results(tx: Connection, known: Known, now: datetime, days: int) -> None:
     """Conversion counts, where a rule goes by them; a few minutes old at most."""
-    if not known.goes_by("result"):
+    if "result" not in known.rules.kinds:
         return
     if known.results_at is not None and known.results_at <= now < known.results_at + RESULTS_HOLD:
         return
@@ -243,7 +238,7 @@ async def _count_results(tx: Connection, known: Known, now: datetime, days: int)
 
 async def _count_touches(tx: Connection, known: Known, now: datetime) -> None:
     """Open touches, where a rule goes by load; a minute old at most."""
-    if not known.goes_by("load"):
+    if "load" not in known.rules.kinds:
         return
     if known.touches_at is not None and known.touches_at <= now < known.touches_at + TOUCHES_HOLD:
         return

@@ -77,9 +77,14 @@ class Wheel:
 
     def stands(self, place: int) -> int:
         """Where a seat stands in the order of turns."""
-        if self.turns[place] == 0 and self.passed[place] < self.reached:
-            return self.reached
-        return self.passed[place]
+        return self.order([place])[0][0]
+
+    def order(self, places: Iterable[int]) -> list[tuple[int, int, int]]:
+        """Where each of these seats stands, their last turn, and the seat; the least is next."""
+        passed, turns, reached = self.passed, self.turns, self.reached
+        return [
+            (passed[n] if turns[n] or passed[n] > reached else reached, turns[n], n) for n in places
+        ]
 
 
 class Floor:
@@ -120,8 +125,9 @@ class Floor:
             "loads": [seat.load for seat in seats],
             "wheels": self._before,
         }
-        if any(seat.touches for seat in seats):
-            state["touches"] = [seat.touches for seat in seats]
+        touches = [seat.touches for seat in seats]
+        if any(touches):
+            state["touches"] = touches
         if self._has_limits:
             state["in_hour"] = [seat.in_hour for seat in seats]
             state["in_day"] = [seat.in_day for seat in seats]

@@ -187,15 +187,25 @@ Fits = Callable[[LeadFacts], bool]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A rule set made ready for many leads."""
+    """A rule set made ready for many leads.
+
+    Attributes:
+        kinds: Of strategies that any of the rules goes by.
+    """
 
     version: int
     rule_set: RuleSet
     tests: tuple[tuple[Fits, ...], ...]
+    kinds: frozenset[str]
 
     @classmethod
     def of(cls, version: int, rule_set: RuleSet) -> "Prepared":
-        return cls(version, rule_set, tuple(_tests(rule.conditions) for rule in rule_set.rules))
+        return cls(
+            version,
+            rule_set,
+            tests=tuple(_tests(rule.conditions) for rule in rule_set.rules),
+            kinds=frozenset(goal.strategy.kind for _, goal in rule_set._goals()),
+        )
 
     def first_fit(self, lead: LeadFacts) -> tuple[int | None, Goal]:
         """Place of the first rule that fits (None: `otherwise`), and where the lead goes."""

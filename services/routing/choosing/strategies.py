@@ -68,8 +68,7 @@ def _in_turn(floor: Floor, team: str, free: Sequence[int]) -> Choice:
 
 
 def _next(wheel: Wheel, free: Sequence[int]) -> int:
-    turns, stands = wheel.turns, wheel.stands
-    return min([(stands(place), turns[place], place) for place in free])[2]
+    return min(wheel.order(free))[2]
 
 
 def _by_load(
@@ -87,8 +86,9 @@ def _by_load(
             to_do += seat.touches * SCALE // touches_per_lead
         return to_do // max(capacity, 1)
 
-    least = min(map(fullness, free))
-    return _in_turn(floor, team, [place for place in free if fullness(place) == least])
+    full = [fullness(place) for place in free]
+    least = min(full)
+    return _in_turn(floor, team, [place for place, n in zip(free, full, strict=True) if n == least])
 
 
 def _by_qualification(
