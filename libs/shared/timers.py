@@ -154,7 +154,8 @@ class TimerLoop:
     """Fires one kind of due row for ever.
 
     Attributes:
-        attempts: How often it has looked, whether or not there was anything to fire.
+        attempts: How often it has looked or known without a look, whether or not there was anything
+            to fire.
     """
 
     def __init__(self, timer: Timer, database: Database, clock: Clock, bell: Bell) -> None:

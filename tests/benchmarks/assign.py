@@ -111,12 +111,14 @@ class _FromLeadToLead(Clock):
 
     Attributes:
         offered: When each lead had been, by `perf_counter`.
+        done: Set with the last of them.
     """
 
     def __init__(self, first: datetime) -> None:
         super().__init__(sandbox=False)
         self.at = first
         self.offered: list[float] = []
+        self.done = asyncio.Event()
         self.timer = replace(OFFERING, alone=Alone(look_ahead, self._offer))
 
     def now(self) -> datetime:
@@ -131,6 +133,8 @@ class _FromLeadToLead(Clock):
             raise RuntimeError("the lead was not alone")
         self.at += STEP
         self.offered.append(time.perf_counter())
+        if len(self.offered) == LEADS:
+            self.done.set()
         return after
 
 
@@ -142,8 +146,9 @@ async def _times(database: Database) -> list[float]:
     with database.wake.listening() as bell:
         began = time.perf_counter()
         loop = asyncio.create_task(TimerLoop(clock.timer, database, clock, bell).run())
-        while len(clock.offered) < LEADS and not loop.done():
-            await asyncio.sleep(0.01)
+        done = asyncio.create_task(clock.done.wait())
+        await asyncio.wait((loop, done), return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
         loop.cancel()
         with suppress(asyncio.CancelledError):
             await loop
