@@ -144,7 +144,7 @@ class Consumer:
         started = time.perf_counter()
         next_offsets = _next_offsets(records)
         try:
-            await self._inbox.apply(records, lambda tx: self.leases.fence(tx, next_offsets))
+            await self._inbox.apply(records, self.leases.fence(next_offsets))
         except LeaseLost:
             await self._look_what_is_ours()
             return False

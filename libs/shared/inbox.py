@@ -8,7 +8,7 @@ behind it, all others go on.
 """
 
 from collections import Counter as Counted
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -18,24 +18,25 @@ from libs.shared import dead_letters, failpoints, telemetry
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.kafka import Record
+from libs.shared.leases import MOVE, NO_FENCE, Fence
 from libs.shared.subscriptions import Dispatcher, Heard, in_rounds
 
 log = structlog.get_logger()
-
-Fence = Callable[[Connection], Awaitable[None]]
 
 HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
+# Nothing is remembered before the positions have moved, so whoever has lost them waits for no id.
 # Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
 _REMEMBER = f"""
-    WITH new AS (
-        INSERT INTO inbox (event_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
+    WITH moved AS ({MOVE}), new AS (
+        INSERT INTO inbox (event_id) SELECT id FROM unnest($7::uuid[]) AS id
+        WHERE (SELECT count(*) FROM moved) = cardinality($3) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING event_id
     )
-    SELECT count(*) AS new,
-        CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(event_id), '{{}}') END
+    SELECT (SELECT count(*) FROM moved) AS moved, count(*) AS new,
+        CASE WHEN count(*) < cardinality($7) THEN coalesce(array_agg(event_id), '{{}}') END
             AS new_ids,
         EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}) AS any_parked
     FROM new
@@ -57,22 +58,23 @@ class Inbox:
         self._poison_limit = poison_limit
         self._poison_in_a_row = 0
 
-    async def apply(self, records: Sequence[Record], fence: Fence | None = None) -> None:
+    async def apply(self, records: Sequence[Record], fence: Fence = NO_FENCE) -> None:
         """Apply a batch and commit; nothing of it stays when this raises.
 
         Args:
-            fence: Called first in the transaction; what it raises refuses the batch.
+            fence: Moves first of all; if it does not, the batch is refused.
 
         Raises:
+            LeaseLost: The fence did not move.
             PoisonFlood: More than `poison_limit` bad events in a row.
             Exception: Transient ones (`is_transient`); the same batch can be given again.
         """
         heard = [item for record in records if (item := self._dispatcher.read(record))]
         if not heard:
-            if fence is not None:  # nothing for us; but unmoved it would look like lag, and be lost
+            if fence.partitions:  # nothing for us; but unmoved it would look like lag, and be lost
                 # No bell: a position makes nothing due and leaves nothing to send.
                 async with self._database.pool.acquire() as tx, tx.transaction():
-                    await fence(tx)
+                    await fence.move(tx)
             return
         links = telemetry.links_from(item.envelope.traceparent for item in heard if item.envelope)
         with telemetry.span("inbox batch", kind=SpanKind.CONSUMER, links=links):
@@ -86,13 +88,9 @@ class Inbox:
                 log.warning("batch_refused", reason=reason_of(error), events=len(heard))
                 await self._attempt(heard, fence, carefully=True)
 
-    async def _attempt(
-        self, heard: Sequence[Heard], fence: Fence | None, *, carefully: bool
-    ) -> None:
+    async def _attempt(self, heard: Sequence[Heard], fence: Fence, *, carefully: bool) -> None:
         async with self._database.transaction(is_known_to_write=True) as tx:
-            if fence is not None:
-                await fence(tx)
-            fresh, any_parked = await self._only_new(heard, tx)
+            fresh, any_parked = await self._only_new(heard, fence, tx)
             failpoints.reach("inbox.remembered")
             if carefully or any_parked:
                 fresh = await self._without_parked(fresh, tx)
@@ -108,19 +106,20 @@ class Inbox:
             HEARD.labels(type_name).inc(count)
 
     async def _only_new(
-        self, heard: Sequence[Heard], tx: Connection
+        self, heard: Sequence[Heard], fence: Fence, tx: Connection
     ) -> tuple[Sequence[Heard], bool]:
-        """Remember the events; those remembered before drop out. Unreadable ones have no id.
+        """Move on and remember the events; those remembered before drop out.
+
+        Unreadable ones have no id.
 
         Returns:
             The new ones, and whether any lane at all has an open dead letter.
         """
         # The first of those with the same id, because it is written last.
         unique = {h.envelope.id: h for h in reversed(heard) if h.envelope is not None}
-        if not unique:
-            return heard, False
-        row = await tx.fetchrow(_REMEMBER, list(unique))
+        row = await tx.fetchrow(_REMEMBER, *fence, list(unique))
         assert row is not None  # noqa: S101  # an aggregate always has one
+        fence.demand(row["moved"])
         any_parked: bool = row["any_parked"]
         if row["new"] == len(heard):
             return heard, any_parked

@@ -10,7 +10,8 @@ that comes back from the dead finds its transaction refused. Workers share parti
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -100,17 +101,53 @@ _LEAVE = """
     UPDATE consumer_positions SET worker_id = NULL, leased_until = NULL
     WHERE group_name = $1 AND worker_id = $2
 """
-_FENCE = """
+MOVE = """
     UPDATE consumer_positions AS p SET next_offset = told.next,
         leased_until = clock_timestamp() + $6::float8 * interval '1 second'
     FROM unnest($3::text[], $4::integer[], $5::bigint[]) AS told (topic, partition, next)
     WHERE p.group_name = $1 AND p.worker_id = $2 AND p.topic = told.topic
         AND p.partition = told.partition AND p.next_offset < told.next
+    RETURNING p.partition
 """
 
 
 class LeaseLost(TransientError):
     """A partition of the batch is another worker's by now; nothing of the batch was applied."""
+
+
+class Fence(NamedTuple):
+    """The positions that a batch moves, which nobody but the holder of the leases can.
+
+    These are the values of `MOVE`. It is the first thing that a batch's transaction does, alone or
+    as a part of its first statement; where it does not move all of them, nothing else may stay.
+    """
+
+    group: str
+    worker: UUID
+    topics: list[str]
+    partitions: list[int]
+    next_offsets: list[int]
+    lease_seconds: float = LEASE_SECONDS
+
+    async def move(self, tx: Connection) -> None:
+        """Move the positions in a transaction.
+
+        Raises:
+            LeaseLost: Not all of them are ours, or somebody has moved them on.
+        """
+        self.demand(len(await tx.fetch(MOVE, *self)))
+
+    def demand(self, moved: int) -> None:
+        """Refuse what was done if so many positions were moved.
+
+        Raises:
+            LeaseLost: They are not all.
+        """
+        if moved != len(self.partitions):
+            raise LeaseLost("a partition of the batch is not ours any more")
+
+
+NO_FENCE = Fence("", UUID(int=0), [], [], [])
 
 
 class Leases:
@@ -174,23 +211,15 @@ class Leases:
         held = self.held
         return [r for r in records if r.offset >= held.get((r.topic, r.partition), r.offset + 1)]
 
-    async def fence(self, tx: Connection, next_offsets: Mapping[Partition, int]) -> None:
-        """Move positions in a transaction, which nobody but the holder of the leases can.
-
-        Raises:
-            LeaseLost: Not all of them are ours, or somebody has moved them on.
-        """
-        moved = await tx.execute(
-            _FENCE,
+    def fence(self, next_offsets: Mapping[Partition, int]) -> Fence:
+        """What moves these positions in a batch's transaction."""
+        return Fence(
             self._group,
             self._worker,
             [topic for topic, _ in next_offsets],
             [partition for _, partition in next_offsets],
             list(next_offsets.values()),
-            LEASE_SECONDS,
         )
-        if int(moved.rpartition(" ")[2]) != len(next_offsets):
-            raise LeaseLost("a partition of the batch is not ours any more")
 
     def applied(self, next_offsets: Mapping[Partition, int]) -> None:
         """Note that a fenced transaction was committed."""

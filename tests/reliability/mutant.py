@@ -20,6 +20,7 @@ from libs.shared.database import Connection, Database
 from libs.shared.events import Event
 from libs.shared.inbox import Inbox
 from libs.shared.kafka import Publisher, Record
+from libs.shared.leases import Fence
 from libs.shared.relay import Relay
 from libs.shared.subscriptions import Heard
 
@@ -31,7 +32,7 @@ def offsets_first() -> None:
     async def try_once(self: Consumer, records: Sequence[Record]) -> bool:
         next_offsets = _next_offsets(records)
         async with self._inbox._database.transaction() as tx:
-            await self.leases.fence(tx, next_offsets)
+            await self.leases.fence(next_offsets).move(tx)
         self.leases.applied(next_offsets)
         await self._inbox.apply(records)
         return True
@@ -43,8 +44,9 @@ def no_inbox() -> None:
     """Nobody remembers what was applied."""
 
     async def all_are_new(
-        self: Inbox, heard: Sequence[Heard], tx: Connection
+        self: Inbox, heard: Sequence[Heard], fence: Fence, tx: Connection
     ) -> tuple[Sequence[Heard], bool]:
+        await fence.move(tx)
         return heard, True
 
     Inbox._only_new = all_are_new  # type: ignore[method-assign]

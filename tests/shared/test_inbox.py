@@ -11,6 +11,7 @@ import pytest
 
 from libs.shared import kafka
 from libs.shared.background import beside
+from libs.shared.cloudevents import Envelope, decode_headers
 from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database
 from libs.shared.dead_letters import replay_lanes
@@ -26,7 +27,7 @@ from libs.shared.kafka import (
     Topic,
     hash_of_key,
 )
-from libs.shared.leases import Leases
+from libs.shared.leases import LeaseLost, Leases
 from libs.shared.subscriptions import Dispatcher, Heard, Subscription, in_rounds, on
 from tests.shared.streams import APPLIED, NOON, Keeper, claimed, keep, record_of, released
 
@@ -115,6 +116,42 @@ async def test_a_failed_handler_leaves_nothing_behind(database: Database) -> Non
 
     await inbox_with(database, keep()).apply(records)
     assert await applied_to(database, lead) == [1]
+
+
+async def test_a_batch_whose_partition_is_another_workers_by_now_leaves_nothing(
+    database: Database,
+) -> None:
+    leads = [new_id(), new_id()]
+    records = [record_of(claimed(lead, 1)) for lead in leads]
+    at = (records[0].topic, records[0].partition)
+    next_offsets = {at: records[-1].offset + 1}
+    leases = Leases(database.dsn, group="g", topics=[at[0]])
+    await leases.enter({at: 0})
+    await database.pool.execute("UPDATE consumer_positions SET worker_id = $1", new_id())
+
+    async with database.pool.acquire() as heir, heir.transaction():
+        # Who has lost its partition does not wait for who remembers the same events.
+        await heir.executemany("INSERT INTO inbox VALUES ($1)", [(r.id,) for r in _ids(records)])
+        async with asyncio.timeout(20):
+            with pytest.raises(LeaseLost):
+                await inbox_with(database, keep()).apply(records, leases.fence(next_offsets))
+
+    assert await database.pool.fetchval("SELECT count(*) FROM applied") == 0
+    await database.pool.execute("DELETE FROM inbox")
+    await leases.refresh()
+    await database.pool.execute(
+        "UPDATE consumer_positions SET worker_id = $1", leases.fence(next_offsets).worker
+    )
+    await inbox_with(database, keep()).apply(records, leases.fence(next_offsets))
+    assert await database.pool.fetchval("SELECT next_offset FROM consumer_positions") == (
+        records[-1].offset + 1
+    )
+    assert [await applied_to(database, lead) for lead in leads] == [[1], [1]]
+    await leases._leave()
+
+
+def _ids(records: Sequence[Record]) -> list[Envelope]:
+    return [decode_headers(record.headers) for record in records]
 
 
 async def test_poison_is_laid_aside_alone_and_its_lane_waits_behind_it(database: Database) -> None:
@@ -253,23 +290,25 @@ async def test_unknown_events_unknown_fields_and_tombstones_are_passed_over(
 
 async def test_what_is_not_for_us_moves_the_position_and_wakes_nobody(database: Database) -> None:
     inbox = Inbox(database, Dispatcher([on(LeadReleased, keep())]))
-    moved: list[Connection] = []
-
-    async def fence(tx: Connection) -> None:
-        await tx.execute("INSERT INTO applied (lead_id, epoch) VALUES ($1, 0)", lead)
-        moved.append(tx)
-
     lead = new_id()
+    records = [record_of(claimed(lead, 1)), record_of(released(lead, 1))]
+    at = (records[0].topic, records[0].partition)
+    leases = Leases(database.dsn, group="g", topics=[at[0]])
+    await leases.enter({at: 0})
+    positions, rung = [], []
     with database.wake.listening() as bell:
         while await bell.wait(0.3):  # the ring of having connected
             pass
-        await inbox.apply([record_of(claimed(lead, 1))], fence)
-        rung = [await bell.wait(0)]
-        await inbox.apply([record_of(released(lead, 1))], fence)
-        rung.append(await bell.wait(0))
+        for record in records:
+            await inbox.apply([record], leases.fence({at: record.offset + 1}))
+            rung.append(await bell.wait(0))
+            positions.append(
+                await database.pool.fetchval("SELECT next_offset FROM consumer_positions")
+            )
+    await leases._leave()
 
-    assert (len(moved), rung) == (2, [False, True])
-    assert sorted(await applied_to(database, lead)) == [0, 0, 1]
+    assert (positions, rung) == ([record.offset + 1 for record in records], [False, True])
+    assert await applied_to(database, lead) == [1]
 
 
 @asynccontextmanager

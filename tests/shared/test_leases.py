@@ -90,12 +90,12 @@ async def test_who_stands_still_loses_its_partitions_and_can_move_nothing(
         async with worker(database) as heir:
             assert set(heir.held) == set(PARTITIONS)
             async with database.transaction() as tx:
-                await heir.fence(tx, {at: 7})
+                await heir.fence({at: 7}).move(tx)
             heir.applied({at: 7})
 
             with pytest.raises(LeaseLost) as refused:
                 async with database.transaction() as tx:
-                    await sleeper.fence(tx, {at: 9})
+                    await sleeper.fence({at: 9}).move(tx)
 
             assert is_transient(refused.value)
             assert await position(database, at) == 7
@@ -107,7 +107,7 @@ async def test_a_transaction_under_way_keeps_its_partitions(database: Database) 
     at = (TOPIC, 3)
     async with worker(database) as slow:
         async with database.transaction() as tx:
-            await slow.fence(tx, {at: 5})
+            await slow.fence({at: 5}).move(tx)
             await tx.execute("SELECT 1")
             async with database.pool.acquire() as other:
                 await other.execute(
@@ -127,11 +127,11 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_twice(database: Databa
     at = (TOPIC, 1)
     async with worker(database) as leases:
         async with database.transaction() as tx:
-            await leases.fence(tx, {at: 4})
+            await leases.fence({at: 4}).move(tx)
 
         with pytest.raises(LeaseLost):  # it does not know that it was committed
             async with database.transaction() as tx:
-                await leases.fence(tx, {at: 4})
+                await leases.fence({at: 4}).move(tx)
         await leases.refresh()
 
         assert leases.held[at] == 4
@@ -145,7 +145,7 @@ async def test_a_batch_of_several_partitions_moves_wholly_or_not_at_all(database
         )
         with pytest.raises(LeaseLost):
             async with database.transaction() as tx:
-                await leases.fence(tx, {(TOPIC, 1): 4, (TOPIC, 2): 4})
+                await leases.fence({(TOPIC, 1): 4, (TOPIC, 2): 4}).move(tx)
 
         assert await position(database, (TOPIC, 1)) == 0
 
@@ -153,7 +153,7 @@ async def test_a_batch_of_several_partitions_moves_wholly_or_not_at_all(database
 async def test_what_is_known_already_keeps_its_position(database: Database) -> None:
     async with worker(database) as leases:
         async with database.transaction() as tx:
-            await leases.fence(tx, {(TOPIC, 0): 12})
+            await leases.fence({(TOPIC, 0): 12}).move(tx)
         assert await leases.unknown([*PARTITIONS, (TOPIC, 8)]) == {(TOPIC, 8)}
 
         await leases.enter(PARTITIONS | {(TOPIC, 8): 3})
