@@ -22,19 +22,20 @@ from libs.shared.events import Event
 
 SHARDS = 8  # fixed for ever: rows written under another number would change their shard
 
-COLUMNS = (
-    "shard",
-    "event_id",
-    "topic",
-    "also_topic",
-    "key",
-    "type",
-    "time",
-    "data",
-    "correlation_id",
-    "causation_id",
-    "traceparent",
-)
+COLUMN_TYPES = {
+    "shard": "smallint",
+    "event_id": "uuid",
+    "topic": "text",
+    "also_topic": "text",
+    "key": "text",
+    "type": "text",
+    "time": "timestamptz",
+    "data": "bytea",
+    "correlation_id": "text",
+    "causation_id": "uuid",
+    "traceparent": "text",
+}
+COLUMNS = tuple(COLUMN_TYPES)
 
 Row: TypeAlias = tuple[object, ...]
 """Values of `COLUMNS`."""

@@ -10,8 +10,7 @@ from datetime import datetime
 from libs.shared.database import Connection
 from libs.shared.events import Event
 from libs.shared.timers import Timer, due_column
-from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import load, say, store
+from services.scoring.score_keeping import keep, load_alone
 from services.scoring.standing import Change
 
 BATCH = 1000
@@ -27,13 +26,11 @@ async def age_due_clients(tx: Connection, now: datetime) -> int:
     due = [row["client_id"] for row in await tx.fetch(_DUE, now, BATCH)]
     if not due:
         return 0
-    rules = await rules_in_force(tx)
-    standings = await load(tx, due, rules)
+    rules, standings, _ = await load_alone(tx, due)  # locked already
     moves: list[tuple[Change, Event | None]] = []
     for standing in standings.values():
         moves += [(change, None) for change in standing.age(rules.day_of(now), rules)]
-    await store(tx, standings.values(), rules)
-    await say(tx, moves)
+    await keep(tx, standings.values(), moves, rules)
     return len(due)
 
 

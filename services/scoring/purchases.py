@@ -14,20 +14,9 @@ from libs.shared.database import Connection
 from libs.shared.errors import DomainError
 from libs.shared.events import DealClosed, DealReversed, Event
 from services.scoring.rules import Rules
-from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import load, say, store
+from services.scoring.score_keeping import keep, load_alone
 from services.scoring.standing import Change
 
-# Which ones were new is told only where not all were: reading thousands of ids costs as much again.
-_ADD = """
-    WITH new AS (
-        INSERT INTO purchases (deal_id, client_id, day, closed_at, amount_minor, currency)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::date[], $4::timestamptz[], $5::bigint[],
-            $6::text[])
-        ON CONFLICT (deal_id) DO NOTHING RETURNING deal_id
-    ), counted AS (INSERT INTO purchase_counts (added) SELECT count(*) FROM new)
-    SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(deal_id), '{}') END FROM new
-"""
 _RETURN = """
     INSERT INTO returns (reversal_id, deal_id, client_id, reversed_at, amount_minor, is_full)
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (reversal_id) DO NOTHING
@@ -54,30 +43,24 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
     Raises:
         CurrencyWithoutRate: A deal's currency is not in the rule set in force.
     """
-    rules = await rules_in_force(tx)
-    values = [rules.value_minor(deal.amount_minor, deal.currency) for deal in deals]
-    days = [rules.day_of(deal.closed_at) for deal in deals]
-    standings = await load(tx, [deal.client_id for deal in deals], rules)
-    added: list[UUID] | None = await tx.fetchval(
-        _ADD,
-        [deal.deal_id for deal in deals],
-        [deal.client_id for deal in deals],
-        days,
-        [deal.closed_at for deal in deals],
-        [deal.amount_minor for deal in deals],
-        [deal.currency for deal in deals],
+    rules, standings, told_before = await load_alone(
+        tx, [deal.client_id for deal in deals], [deal.deal_id for deal in deals]
     )
-    new = None if added is None else set(added)  # None: all of them
+    known = set(told_before)
     moves: list[tuple[Change, Event | None]] = []
-    for deal, day, value in zip(deals, days, values, strict=True):
-        if new is not None:
-            if deal.deal_id not in new:
-                continue
-            new.remove(deal.deal_id)  # the same deal again in this batch counts once
+    purchases = []
+    for deal in deals:
+        if deal.deal_id in known:
+            continue
+        known.add(deal.deal_id)  # the same deal again in this batch counts once
+        day = rules.day_of(deal.closed_at)
+        value = rules.value_minor(deal.amount_minor, deal.currency)
         for change in standings[deal.client_id].buy(day, value, at=deal.occurred_at, rules=rules):
             moves.append((change, deal))  # noqa: PERF401  # thousands of lists less
-    await store(tx, standings.values(), rules)
-    await say(tx, moves)
+        purchases.append(
+            (deal.deal_id, deal.client_id, day, deal.closed_at, deal.amount_minor, deal.currency)
+        )
+    await keep(tx, standings.values(), moves, rules, purchases=purchases)
 
 
 async def score_reversed_deals(reversals: Sequence[DealReversed], tx: Connection) -> None:
@@ -87,8 +70,7 @@ async def score_reversed_deals(reversals: Sequence[DealReversed], tx: Connection
         PurchaseUnknown: The deal is not among the purchases.
         ReturnExceedsPurchase: More is given back than is left of it.
     """
-    rules = await rules_in_force(tx)
-    standings = await load(tx, (reversal.client_id for reversal in reversals), rules)
+    rules, standings, _ = await load_alone(tx, [reversal.client_id for reversal in reversals])
     purchases = await _lock_purchases(tx, reversals)
     moves: list[tuple[Change, Event | None]] = []
     for reversal in reversals:
@@ -118,8 +100,7 @@ async def score_reversed_deals(reversals: Sequence[DealReversed], tx: Connection
     )
     if gone := sum(reversal.is_full for reversal in reversals):
         await tx.execute("INSERT INTO purchase_counts (added) VALUES ($1)", -gone)
-    await store(tx, standings.values(), rules)
-    await say(tx, moves)
+    await keep(tx, standings.values(), moves, rules)
 
 
 class _Purchase:

@@ -16,7 +16,7 @@ from libs.shared.timers import Timer, due_column
 from services.scoring.rating_in_sql import FIRST, Rating, clients_in, end_of_stretch, join_by_hash
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import add_ratings, load, say, store
+from services.scoring.score_keeping import add_ratings, keep, load
 from services.scoring.standing import Change, Standing
 
 STRETCH = 5_000
@@ -129,8 +129,7 @@ async def _compare(tx: Connection, clients: Sequence[UUID], rules: Rules, now: d
             moves += [(change, None) for change in changes]
             standing.as_of = as_stored
             wrong.append(standing)
-    await store(tx, wrong, rules)
-    await say(tx, moves)
+    await keep(tx, wrong, moves, rules)
     return len(wrong)
 
 

@@ -35,7 +35,8 @@ from services.scoring.rating_in_sql import (
 from services.scoring.rfm import Scores
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import load, say, store
+from services.scoring.score_keeping import keep, load
+from services.scoring.segment_moves import say
 from services.scoring.standing import Change
 from services.scoring.touches.changes import note_changed_clients
 from services.scoring.touches.planning import plan_everybody
@@ -234,8 +235,7 @@ async def _apply_to_late(
     moves: list[tuple[Change, Event | None]] = []
     for standing in standings.values():
         moves += [(change, None) for change in standing.apply_rules(rules, at=now)]
-    await store(tx, standings.values(), rules)
-    await say(tx, moves)
+    await keep(tx, standings.values(), moves, rules)
     return len(moves)
 
 

@@ -67,6 +67,18 @@ async def rules_in_force(connection: Connection) -> Rules:
     return _parsed(row["version"], row["body"], row["cuts"])
 
 
+RULES_TEXTS = """
+    (SELECT ARRAY[version::text, body::text, cuts::text] FROM rule_sets WHERE status = 'active')
+"""
+"""The rules in force as a part of a statement; `rules_of_texts` makes them of it."""
+
+
+def rules_of_texts(texts: Sequence[str]) -> Rules:
+    """What `RULES_TEXTS` found, as rules."""
+    version, body, cuts = texts
+    return _parsed(int(version), body, cuts)
+
+
 async def rules_seen(connection: Connection) -> Rules:
     """The same without writing anything, for transactions that only read."""
     return _rules_of(await connection.fetchrow(_IN_FORCE))

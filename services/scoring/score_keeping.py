@@ -1,31 +1,52 @@
-"""Loading clients' standings, and storing what became of them, thousands at a time.
+"""Loading clients' standings, and keeping what became of them, thousands at a time.
 
-Whoever changes a standing loads it here first, which locks its row; what is stored goes out with
-its segment.changed events in the same transaction. Rows are always locked in the order of their
-ids, so that two batches cannot wait for each other.
+Whoever changes a standing loads it here first, which locks its row; what is kept goes out with its
+segment.changed events in the same transaction. Rows are always locked in the order of their ids, so
+that two batches cannot wait for each other.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from functools import cache
+from typing import NamedTuple
 from uuid import UUID
 
-import asyncpg
-import orjson
-
-from libs.shared import context, outbox
-from libs.shared.bulk import append
+from libs.shared import failpoints
+from libs.shared.bulk import MANY, append, insert_arrays
 from libs.shared.database import Connection
-from libs.shared.events import Event, SegmentChanged
-from libs.shared.ids import new_quick_id, quick
+from libs.shared.ids import quick
 from services.scoring.rfm import Figures, Scores
 from services.scoring.rules import Rules
-from services.scoring.standing import Change, Day, Standing
-from services.scoring.touches.changes import note_changed_clients
+from services.scoring.rules_in_force import RULES_TEXTS, rules_in_force, rules_of_texts
+from services.scoring.segment_moves import Moves, said_arrays, said_with, say
+from services.scoring.standing import Day, Standing
 
-# What the fold needs to go on; ratings and figures follow from the days.
-_LOCK = """
-    SELECT client_id, seq, segment, as_of, rule_version, due_at, override_segment, override_until
-    FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE
+_LOCK = "SELECT FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE"
+
+# What the fold needs to go on; ratings and figures follow from the purchases.
+_READ = """
+    WITH locked AS MATERIALIZED (
+        SELECT client_id, seq, segment, as_of, rule_version, due_at, override_segment,
+            override_until
+        FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE
+    )
+    SELECT place, seq, segment, as_of, rule_version, due_at, override_segment, override_until,
+        days, amounts {besides}
+    FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (client_id, place)
+    LEFT JOIN locked USING (client_id) CROSS JOIN LATERAL (
+        SELECT array_agg(day) AS days, array_agg({amount}) AS amounts FROM purchases {rates}
+        WHERE purchases.client_id = wanted.client_id AND NOT is_returned
+    ) AS bought
+"""
+_AMOUNT = "amount_minor - returned_minor"
+_WORTH = f"round(({_AMOUNT}) * rate)::bigint"
+_RATES = "JOIN unnest($2::text[], $3::numeric[]) AS r (currency, rate) USING (currency)"
+# In the row of the first client. OFFSET keeps each deal being looked up by its key: as a join it
+# would read the whole table where that is small.
+_BESIDES = f""",
+    CASE WHEN place = 1 THEN {RULES_TEXTS} END,
+    CASE WHEN place = 1 THEN (SELECT array_agg(id) FROM unnest({{deals}}::uuid[]) AS told (id)
+        WHERE EXISTS (SELECT FROM purchases WHERE purchases.deal_id = id OFFSET 0)) END
 """
 _RATED = """
     SELECT client_id, last_day, oldest_day, monthly_run, recency_score, frequency_score,
@@ -33,53 +54,44 @@ _RATED = """
     FROM scores WHERE client_id = ANY($1::uuid[]) AND recency_score IS NOT NULL
 """
 
-_DAYS = """
-    SELECT client_id, day, count(*) AS purchases,
-        sum(round((amount_minor - returned_minor) * rate))::bigint AS value_minor
-    FROM purchases JOIN unnest($2::text[], $3::numeric[]) AS r (currency, rate) USING (currency)
-    WHERE client_id = ANY($1::uuid[]) AND NOT is_returned GROUP BY client_id, day
-"""
-_DAYS_IN_ONE_CURRENCY = """
-    SELECT client_id, day, count(*) AS purchases,
-        sum(amount_minor - returned_minor)::bigint AS value_minor
-    FROM purchases WHERE client_id = ANY($1::uuid[]) AND NOT is_returned
-    GROUP BY client_id, day
-"""
-
-# An UPDATE of the rows known to be there is no faster, and its plan may read the whole table.
-_STORE = """
-    INSERT INTO scores (client_id, seq, segment, recency_score, frequency_score, monetary_score,
-        last_day, frequency, monetary_minor, as_of, due_at, oldest_day, monthly_run, rule_version)
-    SELECT *, $14::int FROM unnest($1::uuid[], $2::int[], $3::text[], $4::smallint[],
-        $5::smallint[], $6::smallint[], $7::date[], $8::int[], $9::bigint[], $10::date[],
-        $11::timestamptz[], $12::date[], $13::smallint[])
-    ON CONFLICT (client_id) DO UPDATE SET
-        (seq, segment, recency_score, frequency_score, monetary_score, last_day, frequency,
-         monetary_minor, as_of, due_at, oldest_day, monthly_run, rule_version)
-        = (excluded.seq, excluded.segment, excluded.recency_score, excluded.frequency_score,
-           excluded.monetary_score, excluded.last_day, excluded.frequency,
-           excluded.monetary_minor, excluded.as_of, excluded.due_at, excluded.oldest_day,
-           excluded.monthly_run, excluded.rule_version)
-"""
-
-_HISTORY = (
-    "client_id",
-    "seq",
-    "old_segment",
-    "new_segment",
-    "recency_score",
-    "frequency_score",
-    "monetary_score",
-    "rule_version",
-    "as_of",
-    "changed_at",
-    "reason",
-)
-
-_SEGMENT_CHANGED = SegmentChanged.wire_type()
+_SCORE_TYPES = {
+    "client_id": "uuid",
+    "seq": "int",
+    "segment": "text",
+    "recency_score": "smallint",
+    "frequency_score": "smallint",
+    "monetary_score": "smallint",
+    "last_day": "date",
+    "frequency": "int",
+    "monetary_minor": "bigint",
+    "as_of": "date",
+    "due_at": "timestamptz",
+    "oldest_day": "date",
+    "monthly_run": "smallint",
+}
+_PURCHASE_TYPES = {
+    "deal_id": "uuid",
+    "client_id": "uuid",
+    "day": "date",
+    "closed_at": "timestamptz",
+    "amount_minor": "bigint",
+    "currency": "text",
+}
 
 _NOBODY = Scores(None, None, None)  # type: ignore[arg-type]  # columns of a client without scores
 _NOTHING = Figures(None, None, None)  # type: ignore[arg-type]
+
+
+class Loaded(NamedTuple):
+    """What `load_alone` finds.
+
+    Attributes:
+        told_before: Those of the deals that are purchases already.
+    """
+
+    rules: Rules
+    standings: dict[UUID, Standing]
+    told_before: Collection[UUID]
 
 
 async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict[UUID, Standing]:
@@ -87,26 +99,88 @@ async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict
 
     Ratings and figures are not read: whoever asks for them first settles (`add_ratings` else).
     """
-    wanted = sorted(map(quick, set(client_ids)))
-    standings = {client_id: Standing(client_id) for client_id in wanted}
-    for row in await tx.fetch(_LOCK, wanted):
-        client_id, seq, segment, as_of, version, due_at, override, until = row
-        standing = standings[client_id]
-        standing.seq, standing.segment, standing.as_of = seq, segment, as_of
-        standing.rule_version = version
-        if due_at is not None:
-            standing.due_on = rules.day_of(due_at)
-        if until is not None:
-            standing.override, standing.override_until = override, until
-    for client_id, day, purchases, value_minor in await _days(tx, wanted, rules):
-        standings[client_id].days[day] = Day(purchases, value_minor)
+    standings = _empty(client_ids)
+    await tx.execute(_LOCK, list(standings))
+    await _read(tx, standings, rules)
     return standings
 
 
-async def _days(tx: Connection, clients: Sequence[UUID], rules: Rules) -> list[asyncpg.Record]:
-    if len(rules.rates) == 1:
-        return await tx.fetch(_DAYS_IN_ONE_CURRENCY, clients)
-    return await tx.fetch(_DAYS, clients, list(rules.rates), list(rules.rates.values()))
+_last_rules: Rules | None = None  # what a process goes by until it is told otherwise
+
+
+async def load_alone(
+    tx: Connection, client_ids: Iterable[UUID], deals: Sequence[UUID] = ()
+) -> Loaded:
+    """The same in one statement, with the rules in force.
+
+    Only for who knows that nobody else adds or changes purchases of these clients meanwhile: a
+    statement sees the purchases of the instant it began, even if it then waited for a lock. The
+    consumer knows it, because all purchases of a client are told in one lane.
+    """
+    global _last_rules  # a guess that is checked
+    standings = _empty(client_ids)
+    rules = _last_rules or await rules_in_force(tx)
+    texts, told_before = await _read(tx, standings, rules, deals)
+    _last_rules = rules_of_texts(texts) if texts else await rules_in_force(tx)
+    if _last_rules is not rules:  # other rates, or days of another zone
+        standings = _empty(client_ids)
+        await _read(tx, standings, _last_rules)
+    return Loaded(_last_rules, standings, told_before or ())
+
+
+def _empty(client_ids: Iterable[UUID]) -> dict[UUID, Standing]:
+    return {client_id: Standing(client_id) for client_id in sorted(map(quick, set(client_ids)))}
+
+
+async def _read(
+    tx: Connection,
+    standings: Mapping[UUID, Standing],
+    rules: Rules,
+    deals: Sequence[UUID] | None = None,
+) -> tuple[Sequence[str] | None, Collection[UUID] | None]:
+    """Lock and fill in; with `deals` also the rules in force and which of the deals are known."""
+    by_place = list(standings.values())
+    values: list[object] = [list(standings)]
+    has_rates = len(rules.rates) > 1
+    if has_rates:
+        values += [list(rules.rates), list(rules.rates.values())]
+    if deals is not None:
+        values.append(deals)
+    texts: Sequence[str] | None = None
+    known: Collection[UUID] | None = None
+    for row in await tx.fetch(_reading(has_rates=has_rates, asks=deals is not None), *values):
+        place, seq, segment, as_of, version, due_at, override, until, days, amounts, *besides = row
+        standing = by_place[place - 1]
+        if besides and place == 1:
+            texts, known = besides
+        if seq is not None:
+            standing.seq, standing.segment, standing.as_of = seq, segment, as_of
+            standing.rule_version = version
+            if due_at is not None:
+                standing.due_on = rules.day_of(due_at)
+            if until is not None:
+                standing.override, standing.override_until = override, until
+        if days is not None:
+            _fill_in(standing.days, days, amounts)
+    return texts, known
+
+
+def _fill_in(bought: dict[date, Day], days: Sequence[date], amounts: Sequence[int]) -> None:
+    for day, amount in zip(days, amounts, strict=True):
+        if day in bought:
+            bought[day].purchases += 1
+            bought[day].value_minor += amount
+        else:
+            bought[day] = Day(1, amount)
+
+
+@cache
+def _reading(*, has_rates: bool, asks: bool) -> str:
+    return _READ.format(
+        amount=_WORTH if has_rates else _AMOUNT,
+        rates=_RATES if has_rates else "",
+        besides=_BESIDES.format(deals="$4" if has_rates else "$2") if asks else "",
+    )
 
 
 async def add_ratings(tx: Connection, standings: Mapping[UUID, Standing]) -> None:
@@ -119,16 +193,76 @@ async def add_ratings(tx: Connection, standings: Mapping[UUID, Standing]) -> Non
         standing.figures = Figures((standing.as_of - last_day).days, days, value_minor)
 
 
-async def store(tx: Connection, standings: Iterable[Standing], rules: Rules) -> None:
-    """Write back those that were settled; they must have been loaded in this transaction."""
+async def keep(
+    tx: Connection,
+    standings: Iterable[Standing],
+    moves: Moves,
+    rules: Rules,
+    *,
+    purchases: Sequence[Sequence[object]] = (),
+) -> None:
+    """Write back those that were settled, with the purchases that settled them, and say the moves.
+
+    For a few one statement does it all. Many rows are added by COPY.
+
+    Args:
+        standings: Loaded in this transaction.
+        purchases: New ones, rows of `_PURCHASE_TYPES`.
+    """
     settled = [s for s in standings if s.is_settled]
-    if settled:
-        await tx.execute(_STORE, *_columns(settled, rules), rules.version)
-        await note_changed_clients(tx, [standing.client_id for standing in settled])
+    if not settled:
+        return
+    values: list[object] = [*_columns(settled, rules), rules.version]
+    if max(len(settled), len(moves), len(purchases)) >= MANY:
+        if purchases:
+            values.append(len(purchases))
+            await append(tx, "purchases", tuple(_PURCHASE_TYPES), purchases)
+        await tx.execute(_keeping(counts=bool(purchases)), *values)
+        await say(tx, moves)
+        return
+    if purchases:
+        values += [len(purchases), *zip(*purchases, strict=True)]
+    if moves:
+        values += said_arrays(moves)
+    buys, says = bool(purchases), bool(moves)
+    await tx.execute(_keeping(counts=buys, buys=buys, says=says), *values)
+    failpoints.reach("outbox.added")
 
 
-def _columns(standings: Sequence[Standing], rules: Rules) -> list[list[object]]:
-    """The arrays of `_STORE`."""
+@cache
+def _keeping(*, counts: bool, buys: bool = False, says: bool = False) -> str:
+    """The statement of `keep`: arrays of scores, the rules' version, then what else there is.
+
+    An UPDATE of the rows known to be there is no faster than the upsert, and its plan may read the
+    whole table.
+    """
+    version = len(_SCORE_TYPES) + 1
+    arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_SCORE_TYPES.values(), 1))
+    names = [*_SCORE_TYPES, "rule_version"]
+    parts = [
+        f"""kept AS (
+            INSERT INTO scores ({", ".join(names)}) SELECT *, ${version}::int FROM unnest({arrays})
+            ON CONFLICT (client_id) DO UPDATE SET ({", ".join(names[1:])})
+                = ({", ".join(f"excluded.{name}" for name in names[1:])})
+            RETURNING client_id
+        )""",
+        # Their touches are planned anew (`touches/changes.py`).
+        "noted AS (INSERT INTO touch_changes (client_id) SELECT client_id FROM kept)",
+    ]
+    first = version + 1
+    if counts:
+        parts.append(f"counted AS (INSERT INTO purchase_counts (added) VALUES (${first}))")
+        first += 1
+    if buys:
+        parts.append(f"bought AS ({insert_arrays('purchases', _PURCHASE_TYPES, first)})")
+        first += len(_PURCHASE_TYPES)
+    if says:
+        parts.append(said_with(first))
+    return f"WITH {', '.join(parts)} SELECT"
+
+
+def _columns(standings: Sequence[Standing], rules: Rules) -> list[Sequence[object]]:
+    """The arrays of `_SCORE_TYPES`."""
     scores = [s.scores or _NOBODY for s in standings]
     figures = [s.figures or _NOTHING for s in standings]
     return [
@@ -150,60 +284,3 @@ def _columns(standings: Sequence[Standing], rules: Rules) -> list[list[object]]:
 
 def _due_at(standing: Standing, rules: Rules) -> datetime | None:
     return rules.start_of(standing.due_on) if standing.due_on else None
-
-
-async def say(tx: Connection, moves: Sequence[tuple[Change, Event | None]]) -> None:
-    """Write moves into the history and the outbox, each with the event that caused it."""
-    if not moves:
-        return
-    history = []
-    told = []
-    for change, cause in moves:
-        client_id, seq, old, new, scores, version, as_of, at, reason = change
-        recency, frequency, monetary = scores or _NOBODY
-        rated = (recency, frequency, monetary)
-        history.append((client_id, seq, old, new, *rated, version, as_of, at, reason))
-        told.append(outbox_row(change, cause))
-    await append(tx, "segment_history", _HISTORY, history)
-    await outbox.add_rows(tx, told)
-
-
-def outbox_row(change: Change, cause: Event | None) -> outbox.Row:
-    """The row of the change's segment.changed, caused by an event or by time alone.
-
-    Written out because making and validating the event takes four times as long, and nearly
-    every purchase passes here. A test holds it to `outbox.row_of` of the validated event.
-    """
-    client_id, seq, old, new, scores, version, as_of, at, reason = change
-    recency, frequency, monetary = scores or _NOBODY
-    key = str(client_id)
-    data = orjson.dumps(
-        {
-            "occurred_at": at,
-            "client_id": key,
-            "seq": seq,
-            "old_segment": old,
-            "new_segment": new,
-            "recency_score": recency,
-            "frequency_score": frequency,
-            "monetary_score": monetary,
-            "rule_version": version,
-            "as_of": as_of,
-            "reason": reason,
-        },
-        option=orjson.OPT_UTC_Z,
-    )
-    thread = (cause.thread if cause else None) or context.current()
-    return (
-        outbox.shard_of(key),
-        new_quick_id(),
-        SegmentChanged.topic,
-        SegmentChanged.current_topic,
-        key,
-        _SEGMENT_CHANGED,
-        at,
-        data,
-        thread.correlation_id,
-        cause.event_id if cause else thread.causation_id,
-        thread.traceparent,
-    )

@@ -14,7 +14,7 @@ from libs.shared.ids import new_id
 from libs.shared.kafka import Outgoing, Publisher, Topic
 from libs.shared.telemetry import new_traceparent
 from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import store
+from services.scoring.score_keeping import keep
 from services.scoring.standing import Change, Standing
 from tests.benchmarks.servers import Servers, new_database
 
@@ -55,7 +55,7 @@ async def _buy_once(tx: Connection, clients: Sequence[UUID], now: datetime) -> N
         (move,) = standing.buy(rules.day_of(at), amount, at=now, rules=rules)
         shapes.append((standing, move, at, amount))
     mine = [(client, *shapes[n % _SHAPES]) for n, client in enumerate(clients)]
-    await store(tx, [replace(standing, client_id=c) for c, standing, *_ in mine], rules)
+    await keep(tx, [replace(standing, client_id=c) for c, standing, *_ in mine], [], rules)
     await tx.copy_records_to_table(
         "purchases",
         records=[

@@ -16,7 +16,7 @@ from services.scoring.presets import DEFAULT_RULE_SET, LIFE_CYCLE, PRESETS, RECE
 from services.scoring.rating_in_sql import Rating
 from services.scoring.rfm import Cuts, quintile_bounds
 from services.scoring.rules import Methods, Rules, RuleSet
-from services.scoring.score_keeping import load, store
+from services.scoring.score_keeping import keep, load
 from tests.scoring.conftest import NEW_YEAR, Scoring, closed
 from tests.scoring.test_purchases import history
 
@@ -180,4 +180,4 @@ async def _settled(tx: Connection) -> None:
     standings = await load(tx, clients, rules)
     for standing in standings.values():
         standing.recompute(rules, at=NEW_YEAR)
-    await store(tx, standings.values(), rules)
+    await keep(tx, standings.values(), [], rules)

@@ -10,7 +10,7 @@ from libs.shared.context import Context
 from libs.shared.events import DealClosed, SegmentChanged
 from libs.shared.ids import new_id, quick
 from services.scoring.rfm import Scores
-from services.scoring.score_keeping import outbox_row
+from services.scoring.segment_moves import outbox_row
 from services.scoring.standing import Change
 
 CLIENT = quick("018f0000-0000-7000-8000-00000000000a")

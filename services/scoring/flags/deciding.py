@@ -18,7 +18,7 @@ from services.scoring.flags.gathering import SegmentUnknown
 from services.scoring.flags.policy import FlagPolicy
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
-from services.scoring.score_keeping import load, say, store
+from services.scoring.score_keeping import keep, load
 from services.scoring.standing import Change
 
 Verdict = Literal["rules_changed", "overridden", "rejected"]
@@ -116,9 +116,8 @@ async def override(
     for standing in standings.values():
         for change in standing.put_into(segment, until, rules=rules, at=now):
             moves.append((change, None))  # noqa: PERF401  # a pair for each
-    await store(tx, standings.values(), rules)
+    await keep(tx, standings.values(), moves, rules)
     await tx.execute(_OVERRIDE, list(standings), segment, until, now)
-    await say(tx, moves)
 
 
 def _demand_override(
