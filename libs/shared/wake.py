@@ -105,7 +105,11 @@ class Wake:
     async def _stay_connected(self) -> None:
         while True:
             try:
-                connection = await asyncpg.connect(self._dsn, timeout=10)
+                # A NOTIFY commits like a write. Waiting for the disk, it would hold up the commits
+                # of the business, which wait for the same disk.
+                connection = await asyncpg.connect(
+                    self._dsn, timeout=10, server_settings={"synchronous_commit": "off"}
+                )
             except (OSError, asyncpg.PostgresError, TimeoutError):
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
