@@ -112,7 +112,9 @@ class Relay:
                     await self._claim_shards(connection)
                     asked_at = time.monotonic()
                 # A stop waits for the round: what is sent and not deleted would be sent again.
-                if not await to_its_end(self.send_once(connection), seconds=STOP_SECONDS):
+                sent = await to_its_end(self.send_once(connection), seconds=STOP_SECONDS)
+                # A round that was not full took all there was; what came since rings or has rung.
+                if sent < BATCH and self.keeps_up.is_set():
                     await self._bell.wait(POLL_SECONDS)
         finally:
             connection.terminate()  # also lets go of the locks
