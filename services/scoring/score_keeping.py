@@ -23,17 +23,17 @@ from services.scoring.standing import Day, Standing
 
 _LOCK = "SELECT FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE"
 
-# What the fold needs to go on; ratings and figures follow from the purchases.
+# What the fold needs to go on; ratings and figures follow from the purchases. Each client is looked
+# up by keys, in the order of the ids, however many there are; and the planner is not told how many
+# (the inner SELECT), or it would take one plan for each number and plan every time anew.
 _READ = """
-    WITH locked AS MATERIALIZED (
-        SELECT client_id, seq, segment, as_of, rule_version, due_at, override_segment,
-            override_until
-        FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id FOR UPDATE
-    )
     SELECT place, seq, segment, as_of, rule_version, due_at, override_segment, override_until,
         days, amounts {besides}
-    FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (client_id, place)
-    LEFT JOIN locked USING (client_id) CROSS JOIN LATERAL (
+    FROM unnest((SELECT $1::uuid[])) WITH ORDINALITY AS wanted (client_id, place)
+    LEFT JOIN LATERAL (
+        SELECT seq, segment, as_of, rule_version, due_at, override_segment, override_until
+        FROM scores WHERE scores.client_id = wanted.client_id FOR UPDATE
+    ) AS locked ON true CROSS JOIN LATERAL (
         SELECT array_agg(day) AS days, array_agg({amount}) AS amounts FROM purchases {rates}
         WHERE purchases.client_id = wanted.client_id AND NOT is_returned
     ) AS bought
@@ -45,7 +45,8 @@ _RATES = "JOIN unnest($2::text[], $3::numeric[]) AS r (currency, rate) USING (cu
 # would read the whole table where that is small.
 _BESIDES = f""",
     CASE WHEN place = 1 THEN {RULES_TEXTS} END,
-    CASE WHEN place = 1 THEN (SELECT array_agg(id) FROM unnest({{deals}}::uuid[]) AS told (id)
+    CASE WHEN place = 1 THEN (
+        SELECT array_agg(id) FROM unnest((SELECT {{deals}}::uuid[])) AS told (id)
         WHERE EXISTS (SELECT FROM purchases WHERE purchases.deal_id = id OFFSET 0)) END
 """
 _RATED = """
