@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+import uvloop
 
 from libs.shared import dead_letters, logging, management, telemetry, topics
 from libs.shared.clock import Clock
@@ -178,7 +179,7 @@ def run_worker(worker: Worker) -> None:
     logging.configure(f"{worker.service}-worker", worker.settings.log_level)
     telemetry.configure(worker.service, worker.settings.otlp_endpoint)
     try:
-        asyncio.run(worker.run())
+        uvloop.run(worker.run())
     except BaseException:
         log.exception("worker_died", service=worker.service)
         sys.exit(1)

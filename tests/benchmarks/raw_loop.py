@@ -8,6 +8,7 @@ import asyncio
 import sys
 
 import asyncpg
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 
@@ -35,4 +36,4 @@ async def run(kafka: str, database: str, source: str, target: str, fetch_wait_ms
 
 
 if __name__ == "__main__":
-    asyncio.run(run(*sys.argv[1:]))
+    uvloop.run(run(*sys.argv[1:]))
