@@ -1,5 +1,6 @@
 """Deals of a steady state: 100,000 clients who have bought before, and records of new deals."""
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,15 @@ async def scored_clients(servers: Servers, name: str) -> tuple[str, list[UUID]]:
             await database.pool.execute("VACUUM ANALYZE")
             await database.pool.execute("CHECKPOINT")
     return await new_database(servers.postgres, name, template=_TEMPLATE), _clients
+
+
+async def until_planned(connection: Connection) -> None:
+    """Wait until the worker has planned the touches of everybody noted, and has said everything."""
+    while await connection.fetchval(_UNPLANNED):
+        await asyncio.sleep(0.1)
+
+
+_UNPLANNED = "SELECT EXISTS (SELECT FROM touch_changes) OR EXISTS (SELECT FROM outbox)"
 
 
 async def _buy_once(tx: Connection, clients: Sequence[UUID], now: datetime) -> None:

@@ -17,7 +17,13 @@ from contextlib import asynccontextmanager
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.benchmarks.deals import PARTITIONS, close_deals, make_topics, scored_clients
+from tests.benchmarks.deals import (
+    PARTITIONS,
+    close_deals,
+    make_topics,
+    scored_clients,
+    until_planned,
+)
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.floor import Floor
 from tests.benchmarks.servers import Servers, scoring_worker
@@ -54,13 +60,9 @@ async def measure(servers: Servers) -> list[Figure]:
             heard = len(clients) + (round_ + 1) * EVENTS
             seconds = await _until_said(connection, said, heard, len(clients), worker)
             pairs.append((limit, EVENTS / seconds))
-            while await connection.fetchval(_UNPLANNED):  # the next round is another swarm
-                await asyncio.sleep(0.1)
+            await until_planned(connection)  # the next round is another swarm
         await connection.close()
     return [Figure.of("loop", "events/s", pairs[1:], bar=0.5, aim=0.75)]  # the first warms up
-
-
-_UNPLANNED = "SELECT EXISTS (SELECT FROM touch_changes) OR EXISTS (SELECT FROM outbox)"
 
 
 @asynccontextmanager
