@@ -53,10 +53,10 @@ async def test_rules_that_have_changed_since_are_noticed_in_the_same_transaction
     rates = {"EUR": Decimal(90), "USD": Decimal("80.5")}
     rule_set = DEFAULT_RULE_SET.model_copy(update={"exchange_rates": rates})
     await activated(scoring.database, rule_set, NEW_YEAR)
-    score_keeping._last_rules = rules  # what another worker would still go by
 
-    await scoring.hears(closed(client, money=3, currency="USD"))
-    await scoring.hears(closed(client, money=10, currency="EUR"))
+    for money, currency in ((3, "USD"), (10, "EUR")):
+        score_keeping._last_rules = rules  # what another worker would still go by
+        await scoring.hears(closed(client, money=money, currency=currency))
 
     assert (await scoring.score(client))["monetary_minor"] == 100 + 242 + 900
     await scoring.applies_new_rules(NEW_YEAR)
