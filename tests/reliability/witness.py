@@ -4,6 +4,7 @@ A record that comes again is a repeat, which every subscriber must expect. Two d
 that tell the same fact are not: that is an effect that was done twice.
 """
 
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ class Witness:
     """Everything that was said in the broker.
 
     Attributes:
+        since: When it began to read, Unix seconds: what is said from then on it may not have heard.
         facts: How many different events tell each fact.
         lanes: Event ids of each (topic, key) in the order of first appearance.
         deals_of: Deals of each client in the order in which they were said to be closed.
@@ -34,6 +36,7 @@ class Witness:
         without_rate: Deals of the poison that can be mended.
     """
 
+    since: float = field(default_factory=time.time)
     events: int = 0
     repeats: int = 0
     seen: set[UUID] = field(default_factory=set)
