@@ -131,12 +131,13 @@ class Relay:
     async def send_once(self, connection: asyncpg.Connection) -> int:
         """Send and delete one round of the shards held; how many events that were."""
         rows = await connection.fetch(_READ, self.held, BATCH) if self.held else []
+        if not rows:
+            self.keeps_up.set()  # also where others hold all shards: they are not ours to send
+            return 0
         if len(rows) < FULL * BATCH * len(self.held):
             self.keeps_up.set()
         else:
             self.keeps_up.clear()
-        if not rows:
-            return 0
         failpoints.reach("relay.read")
         with telemetry.span(
             "outbox publish",

@@ -15,12 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.shared import context, kafka, outbox
+from libs.shared.background import beside
 from libs.shared.cloudevents import decode_headers
 from libs.shared.database import Database
 from libs.shared.events import LeadClaimed, SegmentChanged
 from libs.shared.ids import new_id
 from libs.shared.kafka import BrokerError, Outgoing, Publisher, Topic
-from libs.shared.relay import BATCH, Relay
+from libs.shared.relay import BATCH, POLL_SECONDS, Relay
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -269,6 +270,37 @@ async def test_a_relay_tells_whether_it_keeps_up(
         while not relay.keeps_up.is_set():
             await asyncio.sleep(0.001)
     assert set(seen) == {True, False}
+
+
+class _Counting(Relay):
+    """Counts how often it looks."""
+
+    looks = 0
+
+    async def send_once(self, connection: asyncpg.Connection) -> int:
+        self.looks += 1
+        return await super().send_once(connection)
+
+
+async def test_a_relay_whose_shards_others_hold_rests_and_holds_nobody_up(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    idle = _Counting(
+        plumbing.dsn,
+        source="/routing",
+        publisher=Publisher(kafka_address, client_id="idle"),
+        bell=plumbing.wake.bell(),
+        prefix=topics,
+    )
+    async with relaying(plumbing, kafka_address, topics) as relay:
+        async with asyncio.timeout(30):
+            while len(relay.held) < outbox.SHARDS:
+                await asyncio.sleep(0.01)
+        async with beside(idle.run(), name="idle"):
+            await asyncio.sleep(1.5)
+    assert idle.held == []
+    assert 0 < idle.looks <= 1.5 / POLL_SECONDS + 3
+    assert idle.keeps_up.is_set()
 
 
 async def test_a_rows_shard_never_depends_on_the_process(plumbing: Database) -> None:
