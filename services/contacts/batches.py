@@ -219,9 +219,9 @@ def problem_at(index: int, error: DomainError) -> dict[str, Any]:
     }
 
 
-def at_client(error: type[DomainError]) -> DomainError:
+def at_client(error: type[DomainError], pointer: str = "/client_id") -> DomainError:
     """A problem with the client that an item names."""
-    place = {"pointer": "/client_id", "detail": error.summary(), "code": error.code}
+    place = {"pointer": pointer, "detail": error.summary(), "code": error.code}
     return error(errors=[place])
 
 

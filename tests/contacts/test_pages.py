@@ -48,7 +48,11 @@ async def test_a_client_is_known_by_the_sites_own_id(contacts: Contacts) -> None
     told = await tell(contacts, view(client_external_id="u-1"), view(client_external_id="u-2"))
 
     assert (told["created"], told["refused"]) == (1, 1)
-    assert told["items"][1]["problem"]["code"] == "client-not-found"
+    problem = told["items"][1]["problem"]
+    assert (problem["code"], problem["pointer"]) == (
+        "client-not-found",
+        "/items/1/client_external_id",
+    )
     assert [event["client_id"] for event in await contacts.said("page.viewed")] == [anna["id"]]
 
 

@@ -400,6 +400,7 @@ async def test_a_consumer_lets_a_relay_that_is_behind_catch_up(
     await send(kafka_address, leads_topic, [claimed(new_id(), 1) for _ in range(200)])
     async with beside(consumer.run(), name="consumer"):
         await applied_count(database, 1)  # it is slowed down, not held for ever
+        await asyncio.sleep(1.0)  # enough to apply all of them, if nothing held it up
         assert await database.pool.fetchval("SELECT count(*) FROM applied") <= 40
         keeps_up.set()
         await applied_count(database, 200)

@@ -42,6 +42,8 @@ async def give_complaints(
     policy = (await current(tx, ComplaintPolicy)).body
     oldest = now - timedelta(days=policy.not_older_than_days)
     fresh = [one.id for one in complaints if policy.become_leads and one.at >= oldest]
+    if not fresh:
+        return
     rows = await tx.fetch(_MAKE, [new_id() for _ in fresh], fresh, SOURCE, now)
     await outbox.add_all(
         tx,

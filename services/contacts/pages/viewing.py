@@ -138,7 +138,8 @@ async def _rows(
     for index, item in list(batch.items.items()):
         client = known.get(item.client_id or item.client_external_id)
         if client is None:
-            batch.refuse(index, at_client(ClientNotFound))
+            member = "client_id" if item.client_id else "client_external_id"
+            batch.refuse(index, at_client(ClientNotFound, f"/{member}"))
             continue
         try:
             place = page_of(item.url)
