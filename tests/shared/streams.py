@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from libs.shared.cloudevents import Envelope, encode_headers
-from libs.shared.database import Connection
+from libs.shared.database import Connection, Database
 from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
 from libs.shared.kafka import Record
@@ -80,3 +80,11 @@ class Keeper:
         )
         if any(self.refuses(event) for event in events):
             raise ValueError("this lead is cursed")
+
+
+async def applied_to(database: Database, lead: UUID) -> list[int]:
+    """Epochs of a lead in the order in which they were applied."""
+    rows = await database.pool.fetch(
+        "SELECT epoch FROM applied WHERE lead_id = $1 ORDER BY id", lead
+    )
+    return [row["epoch"] for row in rows]

@@ -1,35 +1,33 @@
 """Every event acts once: twice, in disorder, together, behind poison, through an outage."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
 
-from libs.shared import kafka
-from libs.shared.background import beside
 from libs.shared.cloudevents import Envelope, decode_headers
-from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database
 from libs.shared.dead_letters import replay_lanes
-from libs.shared.events import Event, LeadClaimed, LeadReleased
+from libs.shared.events import LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox, PoisonFlood
 from libs.shared.kafka import (
-    GroupOffsets,
-    Outgoing,
-    Publisher,
     Record,
-    Subscriber,
-    Topic,
-    hash_of_key,
 )
 from libs.shared.leases import LeaseLost, Leases
-from libs.shared.subscriptions import Dispatcher, Heard, Subscription, in_rounds, on
-from tests.shared.streams import APPLIED, NOON, Keeper, claimed, keep, record_of, released
+from libs.shared.subscriptions import Dispatcher, Heard, in_rounds, on
+from tests.shared.streams import (
+    APPLIED,
+    NOON,
+    Keeper,
+    applied_to,
+    claimed,
+    keep,
+    record_of,
+    released,
+)
 
 
 @pytest.fixture
@@ -41,13 +39,6 @@ async def database(plumbing: Database) -> Database:
 def inbox_with(database: Database, keeper: Keeper, poison_limit: int = 100) -> Inbox:
     dispatcher = Dispatcher([on(LeadClaimed, keeper), on(LeadReleased, keeper)])
     return Inbox(database, dispatcher, poison_limit=poison_limit)
-
-
-async def applied_to(database: Database, lead: UUID) -> list[int]:
-    rows = await database.pool.fetch(
-        "SELECT epoch FROM applied WHERE lead_id = $1 ORDER BY id", lead
-    )
-    return [row["epoch"] for row in rows]
 
 
 async def states(database: Database) -> list[tuple[str, str]]:
@@ -285,9 +276,6 @@ async def test_unknown_events_unknown_fields_and_tombstones_are_passed_over(
     assert await states(database) == []
 
 
-# through Apache Kafka ----------------------------------------------------------------------------
-
-
 async def test_what_is_not_for_us_moves_the_position_and_wakes_nobody(database: Database) -> None:
     inbox = Inbox(database, Dispatcher([on(LeadReleased, keep())]))
     lead = new_id()
@@ -309,156 +297,3 @@ async def test_what_is_not_for_us_moves_the_position_and_wakes_nobody(database: 
 
     assert (positions, rung) == ([record.offset + 1 for record in records], [False, True])
     assert await applied_to(database, lead) == [1]
-
-
-@asynccontextmanager
-async def consuming(
-    database: Database, address: str, prefix: str, subscriptions: Sequence[Subscription[Any]]
-) -> AsyncIterator[Consumer]:
-    dispatcher = Dispatcher(subscriptions, prefix)
-    heard = dispatcher.topics()
-    consumer = Consumer(
-        Subscriber(address, topics=heard, fetch_wait_ms=50),
-        Leases(database.dsn, group=prefix + "g", topics=heard),
-        Inbox(database, dispatcher),
-        GroupOffsets(address, prefix + "g"),
-        batch=50,
-    )
-    task = asyncio.create_task(consumer.run())
-    try:
-        yield consumer
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def send(address: str, prefix: str, events: Sequence[Event]) -> None:
-    publisher = Publisher(address, client_id="test")
-    records = [record_of(event) for event in events]
-    await publisher.send_all(
-        [Outgoing(prefix + r.topic, r.key or b"", r.value, r.headers) for r in records]
-    )
-    await publisher.close()
-
-
-async def applied_count(database: Database, count: int) -> None:
-    async with asyncio.timeout(40):
-        while await database.pool.fetchval("SELECT count(*) FROM applied") < count:
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def leads_topic(kafka_address: str, topic_prefix: str) -> str:
-    await kafka.ensure_topics(
-        kafka_address, [Topic(topic_prefix + "leads")], partitions=4, replication=1
-    )
-    return topic_prefix
-
-
-async def test_a_batch_that_takes_long_does_not_hold_up_the_other_lanes_partitions(
-    database: Database, kafka_address: str, leads_topic: str
-) -> None:
-    leads = [new_id() for _ in range(40)]
-    slow = [lead for lead in leads if hash_of_key(str(lead).encode()) % 4 == 0]
-    others = [lead for lead in leads if hash_of_key(str(lead).encode()) % 4 in (1, 3)]
-    may_go_on = asyncio.Event()
-    store = keep()
-
-    async def handle(events: Sequence[LeadClaimed], tx: Connection) -> None:
-        if any(event.lead_id in slow for event in events):
-            await may_go_on.wait()
-        await store(events, tx)
-
-    async with consuming(database, kafka_address, leads_topic, [on(LeadClaimed, handle)]):
-        await send(kafka_address, leads_topic, [claimed(lead, 1) for lead in slow])
-        await send(
-            kafka_address, leads_topic, [claimed(lead, n) for n in (1, 2) for lead in others]
-        )
-        await applied_count(database, 2 * len(others))
-        assert await applied_to(database, slow[0]) == []
-        may_go_on.set()
-        await applied_count(database, 2 * len(others) + len(slow))
-
-    assert await applied_to(database, others[0]) == [1, 2]
-
-
-async def test_a_consumer_lets_a_relay_that_is_behind_catch_up(
-    database: Database, kafka_address: str, leads_topic: str
-) -> None:
-    keeps_up = asyncio.Event()
-    dispatcher = Dispatcher([on(LeadClaimed, keep())], leads_topic)
-    heard = dispatcher.topics()
-    consumer = Consumer(
-        Subscriber(kafka_address, topics=heard, fetch_wait_ms=50),
-        Leases(database.dsn, group=leads_topic + "g", topics=heard),
-        Inbox(database, dispatcher),
-        GroupOffsets(kafka_address, leads_topic + "g"),
-        batch=10,
-        relay_keeps_up=keeps_up,
-    )
-    await send(kafka_address, leads_topic, [claimed(new_id(), 1) for _ in range(200)])
-    async with beside(consumer.run(), name="consumer"):
-        await applied_count(database, 1)  # it is slowed down, not held for ever
-        await asyncio.sleep(1.0)  # enough to apply all of them, if nothing held it up
-        assert await database.pool.fetchval("SELECT count(*) FROM applied") <= 40
-        keeps_up.set()
-        await applied_count(database, 200)
-
-
-async def test_workers_that_come_and_go_apply_every_event_once_and_in_order(
-    database: Database, kafka_address: str, leads_topic: str
-) -> None:
-    leads = [new_id() for _ in range(30)]
-    events = [claimed(lead, epoch) for epoch in range(1, 21) for lead in leads]
-    subscriptions = [on(LeadClaimed, keep())]
-
-    async with consuming(database, kafka_address, leads_topic, subscriptions):
-        await send(kafka_address, leads_topic, events[:200] + events[:50])
-        async with consuming(database, kafka_address, leads_topic, subscriptions):
-            await send(kafka_address, leads_topic, events[200:400])
-            await applied_count(database, 100)
-        await send(kafka_address, leads_topic, events[400:])
-        await applied_count(database, 600)
-
-    assert await database.pool.fetchval("SELECT count(*) FROM applied") == 600
-    for lead in leads:
-        assert await applied_to(database, lead) == list(range(1, 21))
-
-
-async def test_an_outage_of_the_database_is_waited_for(
-    database: Database, kafka_address: str, leads_topic: str
-) -> None:
-    lead = new_id()
-    outage = {"left": 3}
-
-    class Suffers(Keeper):
-        async def __call__(self, events: Sequence[Any], tx: Connection) -> None:
-            if outage["left"]:
-                outage["left"] -= 1
-                raise asyncpg.CannotConnectNowError("the database system is starting up")
-            await super().__call__(events, tx)
-
-    subscriptions = [on(LeadClaimed, Suffers(lambda event: False))]
-    async with consuming(database, kafka_address, leads_topic, subscriptions):
-        await send(kafka_address, leads_topic, [claimed(lead, epoch) for epoch in range(1, 11)])
-        await applied_count(database, 10)
-
-    assert await applied_to(database, lead) == list(range(1, 11))
-    assert outage["left"] == 0
-
-
-async def test_events_that_nobody_here_hears_still_move_the_position(
-    database: Database, kafka_address: str, leads_topic: str
-) -> None:
-    events = [released(new_id(), 1) for _ in range(5)]
-
-    async with consuming(database, kafka_address, leads_topic, [on(LeadClaimed, keep())]):
-        await send(kafka_address, leads_topic, events)
-        async with asyncio.timeout(20):
-            while (
-                await database.pool.fetchval("SELECT sum(next_offset) FROM consumer_positions") != 5
-            ):
-                await asyncio.sleep(0.02)
-
-    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
