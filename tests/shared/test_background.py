@@ -1,10 +1,14 @@
 """A loop beside a block: none may die without the block being told."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 
 import pytest
 
 from libs.shared.background import beside
+
+PATIENCE = 4.0
 
 
 class Broken(Exception):
@@ -20,10 +24,19 @@ async def _for_ever() -> None:
     await asyncio.Event().wait()
 
 
+@pytest.fixture
+def at_once() -> Iterator[None]:
+    """A block that nobody ends comes to its timeout, and then raises the failure all the same."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < PATIENCE
+
+
+@pytest.mark.usefixtures("at_once")
 async def test_a_loop_that_fails_ends_the_block_with_its_failure() -> None:
     was_cleaned_up = False
     with pytest.raises(Broken):
-        async with asyncio.timeout(5), beside(_dies(), name="loop"):
+        async with asyncio.timeout(PATIENCE), beside(_dies(), name="loop"):
             try:
                 await _for_ever()
             finally:
@@ -34,19 +47,25 @@ async def test_a_loop_that_fails_ends_the_block_with_its_failure() -> None:
     assert task.cancelling() == 0  # what comes afterwards is not cancelled
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_an_inner_block_lets_the_failure_of_an_outer_loop_through() -> None:
     with pytest.raises(Broken):
         async with (
-            asyncio.timeout(5),
+            asyncio.timeout(PATIENCE),
             beside(_dies(), name="outer"),
             beside(_for_ever(), name="inner"),
         ):
             await _for_ever()
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_tasks_of_a_group_end_when_a_loop_beside_it_fails() -> None:
     with pytest.raises(Broken):
-        async with asyncio.timeout(5), beside(_dies(), name="loop"), asyncio.TaskGroup() as group:
+        async with (
+            asyncio.timeout(PATIENCE),
+            beside(_dies(), name="loop"),
+            asyncio.TaskGroup() as group,
+        ):
             tasks = [group.create_task(_for_ever()) for _ in range(3)]
     assert all(task.cancelled() for task in tasks)
 
