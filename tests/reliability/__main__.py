@@ -39,6 +39,7 @@ class Size:
         more: How many of a kind are in each deck beyond those of `DECK`.
         arm_pause: Seconds between a crash at a failpoint and the next one.
         crashes: At each failpoint, at most.
+        armed: Failpoints armed at the same time.
         away_seconds: How long there is no broker at all, once a deck.
         long_away_seconds: The same, once in the run.
         clients: Of each writer.
@@ -68,6 +69,7 @@ class Size:
     travel_pause: float
     events: int
     faults: int
+    armed: int = 1
     more: dict[str, int] = field(default_factory=dict)
 
 
@@ -89,6 +91,7 @@ SIZES = {
         travel_pause=0.3,
         events=30_000,
         faults=40,
+        armed=2,
     ),
     "long": Size(
         seconds=2_700,
@@ -156,7 +159,9 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
             beside(time_passing(field), name="time"),
             beside(watch.run(field, (*WORKERS, *LEDGERS)), name="watch"),
         ):
-            arming = nemesis.arm_failpoints(size.crashes, points=AT_WORK, pause=size.arm_pause)
+            arming = nemesis.arm_failpoints(
+                size.crashes, points=AT_WORK, pause=size.arm_pause, at_once=size.armed
+            )
             async with beside(arming, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks, more=size.more)

@@ -110,24 +110,41 @@ class Nemesis:
                 beside.create_task(self._inflict(kind), name=kind)
 
     async def arm_failpoints(
-        self, quota: int, *, points: Sequence[str] = failpoints.POINTS, pause: float
+        self,
+        quota: int,
+        *,
+        points: Sequence[str] = failpoints.POINTS,
+        pause: float,
+        at_once: int = 1,
     ) -> None:
         """Arm the failpoints in turn, until each has crashed so often; for ever.
 
-        One is armed at a time, and for five seconds at most: if they piled up, a process that
+        Few are armed at a time, and for five seconds at most: if they piled up, a process that
         comes back would die at its first request, again and again. What only poison reaches stays
-        armed beside it.
+        armed beside them.
 
         Args:
             pause: Seconds between a crash and the next arming.
+            at_once: So many are armed at a time.
         """
-        armed = self._field.folder / "armed"
         turns: Counter[str] = Counter()
+        async with asyncio.TaskGroup() as hands:
+            for _ in range(at_once):
+                hands.create_task(self._arm_in_turn(quota, points, pause, turns))
+
+    async def _arm_in_turn(
+        self, quota: int, points: Sequence[str], pause: float, turns: Counter[str]
+    ) -> None:
+        armed = self._field.folder / "armed"
         while True:
             crashes = self.crashes()
             if BY_POISON in points and crashes[BY_POISON] < quota:
                 (armed / BY_POISON).touch()
-            due = [p for p in points if p != BY_POISON and crashes[p] < quota]
+            due = [
+                p
+                for p in points
+                if p != BY_POISON and crashes[p] < quota and not (armed / p).exists()
+            ]
             if due:
                 point = min(due, key=lambda p: (crashes[p], turns[p], self._chance.random()))
                 turns[point] += 1
