@@ -30,7 +30,7 @@ from libs.shared.leases import Leases
 from libs.shared.relay import Relay
 from libs.shared.settings import ServiceSettings
 from libs.shared.subscriptions import Dispatcher, Subscription
-from libs.shared.timers import Timer, TimerLoop
+from libs.shared.timers import Lookout, Timer, TimerLoop
 from libs.shared.vital_signs import VitalSigns
 from libs.shared.wake import Bell
 from libs.shared.watchdog import Watchdog
@@ -138,7 +138,11 @@ class Worker:
         watchdog: Watchdog,
     ) -> dict[str, Coroutine[Any, Any, None]]:
         settings = self.settings
-        timers = [TimerLoop(timer, database, clock, database.wake.bell()) for timer in self.timers]
+        lookout = Lookout([t for t in self.timers if t.alone is None], database, clock)
+        timers = [
+            TimerLoop(timer, database, clock, database.wake.bell(), lookout)
+            for timer in self.timers
+        ]
         signs = VitalSigns(
             dsn=database.dsn,
             sessions=database.sessions,

@@ -3,14 +3,15 @@
 A timer lives on the row it belongs to: a `due_at` column with a partial index. `fire` claims due
 rows with FOR UPDATE SKIP LOCKED, changes their state and says their events, all in one
 transaction; a crash leaves them due. Between two firings the loop sleeps until the next row is due;
-a commit anywhere in the service wakes it, because that may have made a row due earlier.
+a commit anywhere in the service wakes it, because that may have made a row due earlier. Loops that
+are woken together look together: one statement asks for all of them (`Lookout`).
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
@@ -19,14 +20,14 @@ from prometheus_client import Counter, Histogram
 
 from libs.shared import failpoints
 from libs.shared.clock import Clock
-from libs.shared.database import Connection, Database, is_transient
+from libs.shared.database import Connection, Database, TransientError, is_transient
 from libs.shared.wake import Bell
 
 log = structlog.get_logger()
 
 LONGEST_SLEEP_SECONDS = 1.0  # the floor when a wake-up was lost
 LOOK_AGAIN_SECONDS = 0.005  # at most so often because of commits
-LOOK_SELDOM_SECONDS = 0.05  # where one commit after another has made nothing due
+LOOK_SELDOM_SECONDS = 0.04  # where one commit after another has made nothing due
 # The same for commits of other processes. Each of many workers hears of all of them, and one is
 # enough to look: whoever finds nothing leaves it to the others more and more.
 LEAVE_TO_OTHERS_SECONDS = 0.5
@@ -34,7 +35,6 @@ RETRY_SECONDS = 0.5
 HELD_BY_OTHERS_SECONDS = 0.05
 MANY = 100  # rows fired at once are a backlog, which two lanes work off
 LANES = 2
-NEAR = timedelta(seconds=10)
 AT_ONCE = datetime.min.replace(tzinfo=UTC)  # due because it is there: no instant, no lateness
 
 FIRED = Counter("timer_fired_total", "Due rows fired", ["timer"])
@@ -46,7 +46,6 @@ LATENESS = Histogram(
 )
 
 Fire = Callable[[Connection, datetime], Awaitable[int]]
-NextDue = Callable[[Connection], Awaitable[datetime | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Ahead:
 
     Attributes:
         due_at: When the first row is due; None when none is waiting.
-        now: The database's time at that moment, where the look has asked for it.
+        now: The database's own time at that moment, where the look has asked for it.
         rows: The first rows as they stand, for firing one alone.
     """
 
@@ -85,7 +84,7 @@ class Timer:
 
     Attributes:
         name: For logs and metrics.
-        next_due: When the first row is due; None when none is waiting. Must use an index.
+        next_due: SQL of when the first row is due; null when none is waiting. Must use an index.
         fire: Fire rows due at or before the given instant, a bounded number, in the given
             transaction; how many. It is called again until it answers 0.
         alone: How a row that is due alone is fired, where that is quicker than a transaction;
@@ -93,7 +92,7 @@ class Timer:
     """
 
     name: str
-    next_due: NextDue
+    next_due: str
     fire: Fire
     alone: Alone | None = None
 
@@ -101,19 +100,69 @@ class Timer:
         """What is due next."""
         if self.alone is not None:
             return await self.alone.look(connection)
-        return Ahead(await self.next_due(connection))
+        return Ahead(await connection.fetchval(self.next_due))
 
 
-def due_column(table: str, column: str = "due_at") -> NextDue:
+def due_column(table: str, column: str = "due_at") -> str:
     """`next_due` of a table whose partial index covers the rows where the column is not null."""
+    return f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL"
 
-    async def next_due(connection: Connection) -> datetime | None:
-        due: datetime | None = await connection.fetchval(
-            f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL"
-        )
-        return due
 
-    return next_due
+async def look_at_all(
+    connection: Connection, timers: Sequence[Timer], clock: Clock
+) -> tuple[list[datetime | None], datetime]:
+    """When each timer's first row is due, and the time, in one statement."""
+    row = await connection.fetchrow(
+        f"SELECT {clock.expression}, {', '.join(f'({timer.next_due})' for timer in timers)}"
+        if timers
+        else f"SELECT {clock.expression}"
+    )
+    assert row is not None  # noqa: S101  # a SELECT without FROM always has one
+    now, *due = row
+    return due, clock.told(now)
+
+
+class Lookout:
+    """Looks what is due next, once for all timers of a process that want to know at the same time.
+
+    Each loop looks after each commit. With eight of them the looks took more of a worker's time
+    than firing did.
+    """
+
+    def __init__(self, timers: Sequence[Timer], database: Database, clock: Clock) -> None:
+        self._timers = list(timers)
+        self._database = database
+        self._clock = clock
+        self._gathering: asyncio.Future[Mapping[str, Ahead]] | None = None
+
+    async def look(self, timer: Timer) -> Ahead:
+        """What is due next of a timer that this lookout was made for.
+
+        Raises:
+            TransientError: Whoever looked for all of us could not.
+        """
+        if self._gathering is not None:
+            return (await asyncio.shield(self._gathering))[timer.name]
+        gathering = self._gathering = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.sleep(0)  # who was woken by the same bell comes along
+        finally:
+            self._gathering = None  # who comes later has to see later commits, too
+        try:
+            found = await self._look_at_all()
+        except BaseException as error:
+            gathering.set_exception(TransientError(f"nobody could look: {error!r}"))
+            gathering.exception()  # perhaps nobody else wants to know
+            raise
+        gathering.set_result(found)
+        return found[timer.name]
+
+    async def _look_at_all(self) -> dict[str, Ahead]:
+        async with self._database.pool.acquire() as connection:
+            due, now = await look_at_all(connection, self._timers, self._clock)
+        return {
+            timer.name: Ahead(due_at, now) for timer, due_at in zip(self._timers, due, strict=True)
+        }
 
 
 async def fire_once(timer: Timer, connection: Connection, now: datetime) -> int:
@@ -153,17 +202,28 @@ class _Pause:
 class TimerLoop:
     """Fires one kind of due row for ever.
 
+    Args:
+        lookout: Shared with the process's other loops; by default one of its own.
+
     Attributes:
         attempts: How often it has looked or known without a look, whether or not there was anything
             to fire.
     """
 
-    def __init__(self, timer: Timer, database: Database, clock: Clock, bell: Bell) -> None:
+    def __init__(
+        self,
+        timer: Timer,
+        database: Database,
+        clock: Clock,
+        bell: Bell,
+        lookout: Lookout | None = None,
+    ) -> None:
         self.timer = timer
         self.attempts = 0
         self._database = database
         self._clock = clock
         self._bell = bell
+        self._lookout = lookout or Lookout([timer], database, clock)
         self._fired = FIRED.labels(timer.name)
         self._lateness = LATENESS.labels(timer.name)
 
@@ -181,7 +241,7 @@ class TimerLoop:
                     await self._bell.wait(min(due_at - time.monotonic(), pause.afar), near=True)
                 if pause.is_rung:
                     # One look for many commits.
-                    await asyncio.sleep(min(due_at - time.monotonic(), pause.near))
+                    await asyncio.sleep(min(due_at - time.monotonic(), _until_tick(pause.near)))
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -191,12 +251,19 @@ class TimerLoop:
     async def _fire_and_look_ahead(self) -> tuple[float, int]:
         """Seconds to sleep, and how many rows were fired before."""
         total = 0
+        found: Ahead | None = None
+        if self.timer.alone is None:
+            self.attempts += 1
+            found = await self._lookout.look(self.timer)
+            if until_due := self._until_due(found):
+                return until_due, total
         while True:
-            until_due, fired = await self._fire_in_turn(enough=MANY)
+            until_due, fired = await self._fire_in_turn(found, enough=MANY)
             total += fired
             if until_due:
                 return until_due, total
             total += await self._fire_side_by_side()
+            found = None
 
     async def _fire_side_by_side(self) -> int:
         """Work off a backlog: while one lane's SQL runs, the other makes its events."""
@@ -207,14 +274,15 @@ class TimerLoop:
                 raise each
         return sum(each[1] for each in done if not isinstance(each, BaseException))
 
-    async def _fire_in_turn(self, *, enough: float = inf) -> tuple[float, int]:
+    async def _fire_in_turn(
+        self, ahead: Ahead | None = None, *, enough: float = inf
+    ) -> tuple[float, int]:
         """Fire until nothing is due, or until so many were fired at once.
 
         Returns:
             Seconds to sleep, 0 where more may be due; and how many rows were fired.
         """
         total = 0
-        ahead: Ahead | None = None
         async with self._database.pool.acquire() as connection:
             while True:
                 until_due, fired, ahead = await self._fire_next(connection, ahead)
@@ -225,32 +293,51 @@ class TimerLoop:
     async def _fire_next(
         self, connection: Connection, ahead: Ahead | None
     ) -> tuple[float, int, Ahead | None]:
-        """As `_fire_in_turn`; what came along with the last firing spares the look."""
+        """As `_fire_in_turn`; what is known spares the look."""
         self.attempts += 1
-        found = ahead or await self.timer.look(connection)
-        due = found.due_at
-        if due is None:
-            return LONGEST_SLEEP_SECONDS, 0, None
-        now = await self._now(connection, found, has_looked=ahead is None)
-        if due > now:
-            return min((due - now).total_seconds(), LONGEST_SLEEP_SECONDS), 0, None
+        found = ahead or await self._look(connection)
+        if until_due := self._until_due(found):
+            return until_due, 0, None
+        now = found.now or self._clock.now()
         failpoints.reach("timer.due")
         fired, after = await fire_next(self.timer, connection, now, found)
         failpoints.reach("timer.committed")
         if not fired:  # others hold the due rows; they will be done in a moment
             return HELD_BY_OTHERS_SECONDS, 0, None
-        if due is not AT_ONCE:
+        due = found.due_at
+        if due is not None and due != AT_ONCE:
             self._lateness.observe(max(0.0, (now - due).total_seconds()))
         self._fired.inc(fired)
         self._database.wake.ring(but=self._bell)  # this loop looks again anyway
         return 0.0, fired, after
 
-    async def _now(self, connection: Connection, found: Ahead, *, has_looked: bool) -> datetime:
-        """The time to compare with what was found; by the database where that may decide."""
-        now = self._clock.now()
+    async def _look(self, connection: Connection) -> Ahead:
+        """What is due next, and the time by the database, which may decide whether it is."""
+        alone = self.timer.alone
+        if alone is None:
+            (due_at,), now = await look_at_all(connection, [self.timer], self._clock)
+            return Ahead(due_at, now)
+        found = await alone.look(connection)
+        if found.due_at is None:
+            return found
         if found.now is not None and not self._clock.sandbox:
-            return self._clock.told(found.now)
-        is_near = found.due_at is not None and found.due_at < now + NEAR
-        if has_looked and (self._clock.sandbox or is_near):
-            return await self._clock.read(connection)
-        return now
+            return replace(found, now=self._clock.told(found.now))
+        return replace(found, now=await self._clock.read(connection))
+
+    def _until_due(self, found: Ahead) -> float:
+        """Seconds to sleep; 0: it is due."""
+        if found.due_at is None:
+            return _until_tick(LONGEST_SLEEP_SECONDS)
+        now = found.now or self._clock.now()
+        if found.due_at <= now:
+            return 0.0
+        return min((found.due_at - now).total_seconds(), LONGEST_SLEEP_SECONDS)
+
+
+def _until_tick(every: float) -> float:
+    """Seconds until a process's clock shows a multiple of these: who waits so wakes together.
+
+    Who was woken a moment early has had this tick.
+    """
+    left = every - time.monotonic() % every
+    return left if left > every / 10 else left + every

@@ -22,7 +22,7 @@ from libs.shared.kafka import Probe
 from libs.shared.lag import LagMeter
 from libs.shared.outbox import SHARDS
 from libs.shared.relay import Relay
-from libs.shared.timers import TimerLoop
+from libs.shared.timers import TimerLoop, look_at_all
 from libs.shared.watchdog import Watchdog
 
 LOOK_SECONDS = 1.0
@@ -154,11 +154,12 @@ class VitalSigns:
 
     async def _look_into(self, connection: asyncpg.Connection) -> dict[str, Any]:
         row = await connection.fetchrow(_LOOK, self.relay.held, self.sessions, self.patience)
-        now = await self.clock.read(connection)
-        overdue = {}
-        for timer in self.timers:
-            due = await timer.timer.next_due(connection)
-            overdue[timer.timer.name] = max(0.0, (now - due).total_seconds()) if due else 0.0
+        timers = [loop.timer for loop in self.timers]
+        every_due, now = await look_at_all(connection, timers, self.clock)
+        overdue = {
+            timer.name: max(0.0, (now - due).total_seconds()) if due else 0.0
+            for timer, due in zip(timers, every_due, strict=True)
+        }
         topics = self.meter.consumer.subscriber.topics if self.meter else []
         positions = {
             (place["topic"], place["partition"]): place["next_offset"]

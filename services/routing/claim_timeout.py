@@ -56,12 +56,8 @@ async def reassign_lapsed_leads(tx: Connection, now: datetime) -> int:
     return len(lapsed)
 
 
-async def next_lapse(connection: Connection) -> datetime | None:
-    """When the first open window closes."""
-    due: datetime | None = await connection.fetchval(
-        "SELECT min(due_at) FROM leads WHERE state = 'offered'"
-    )
-    return due
-
-
-CLAIM_TIMEOUT = Timer("claim_timeout", next_lapse, reassign_lapsed_leads)
+CLAIM_TIMEOUT = Timer(
+    "claim_timeout",
+    "SELECT min(due_at) FROM leads WHERE state = 'offered'",
+    reassign_lapsed_leads,
+)

@@ -44,11 +44,8 @@ async def try_again(tx: Connection, now: datetime) -> int:
     return len(await tx.fetch(_AGAIN, now, BATCH))
 
 
-async def next_try(connection: Connection) -> datetime | None:
-    due: datetime | None = await connection.fetchval(
-        "SELECT min(due_at) FROM leads WHERE state IN ('queued', 'muted') AND due_at IS NOT NULL"
-    )
-    return due
-
-
-TRYING_AGAIN = Timer("trying_again", next_try, try_again)
+TRYING_AGAIN = Timer(
+    "trying_again",
+    "SELECT min(due_at) FROM leads WHERE state IN ('queued', 'muted') AND due_at IS NOT NULL",
+    try_again,
+)

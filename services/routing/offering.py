@@ -204,14 +204,9 @@ def _transposed(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
-async def next_waiting(connection: Connection) -> datetime | None:
-    """When the first waiting lead is to be offered."""
-    due: datetime | None = await connection.fetchval(
-        "SELECT min(due_at) FROM leads WHERE state = 'waiting'"
-    )
-    return due
-
-
 OFFERING = Timer(
-    "offering", next_waiting, offer_waiting_leads, alone=Alone(look_ahead, offer_alone)
+    "offering",
+    "SELECT min(due_at) FROM leads WHERE state = 'waiting'",
+    offer_waiting_leads,
+    alone=Alone(look_ahead, offer_alone),
 )

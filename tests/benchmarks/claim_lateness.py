@@ -6,14 +6,11 @@ limit is a number of milliseconds.
 """
 
 import asyncio
-import time
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from libs.shared.clock import Clock
-from libs.shared.database import Connection, Database
-from libs.shared.timers import Timer, TimerLoop
-from services.routing.claim_timeout import next_lapse, reassign_lapsed_leads
+from libs.shared.database import Database
+from services.routing.claim_timeout import CLAIM_TIMEOUT
+from tests.benchmarks.due_rows import WatchedLoop, ticking
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.routed_leads import routing_database
 from tests.benchmarks.servers import Servers
@@ -39,31 +36,8 @@ _COUNT = """
 """
 
 
-class _Watched:
-    """The timer, and when each sweep was committed."""
-
-    def __init__(self) -> None:
-        self.swept: list[tuple[int, float]] = []
-        self._uncommitted: dict[object, int] = {}
-        self.timer = Timer("claim_timeout", self._next, self._fire)
-
-    async def _next(self, connection: Connection) -> datetime | None:
-        if rows := self._uncommitted.pop(asyncio.current_task(), 0):
-            self.swept.append((rows, time.time()))
-        return await next_lapse(connection)
-
-    async def _fire(self, tx: Connection, now: datetime) -> int:
-        rows = self._uncommitted[asyncio.current_task()] = await reassign_lapsed_leads(tx, now)
-        return rows
-
-    @property
-    def count(self) -> int:
-        return sum(rows for rows, _ in self.swept)
-
-
 async def measure(servers: Servers) -> list[Figure]:
     url = await routing_database(servers, "bench_claim_lateness")
-    watched = _Watched()
     async with Database.open(url, name="bench", pool_size=3) as database:
         pool = database.pool
         tomorrow = datetime.now(UTC) + timedelta(days=1)
@@ -76,24 +50,15 @@ async def measure(servers: Servers) -> list[Figure]:
         await pool.execute(_FILL, ROWS, first, OVER / ROWS)
         await pool.execute(_COUNT, timeout=60)
         first_at = first.timestamp()
-        clock = Clock(sandbox=False)
-        async with clock.running(database.pool, database.wake):
-            task = asyncio.create_task(
-                TimerLoop(watched.timer, database, clock, database.wake.bell()).run()
-            )
-            try:
-                async with asyncio.timeout(_LONGEST_SECONDS):
-                    while watched.count < ROWS:
-                        await asyncio.sleep(0.05)
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        async with ticking(database, CLAIM_TIMEOUT) as watched:
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                while watched.count < ROWS:
+                    await asyncio.sleep(0.05)
     late = _late_ms(watched, first_at)
     return [Figure.of_lateness("claim_lateness", late, limit_ms=LIMIT_MS, parts=PARTS)]
 
 
-def _late_ms(watched: _Watched, first: float) -> list[float]:
-    swept_at = [at for rows, at in watched.swept for _ in range(rows)]
+def _late_ms(watched: WatchedLoop, first: float) -> list[float]:
+    swept_at = [at for rows, at in watched.fired for _ in range(rows)]
     step = OVER.total_seconds() / ROWS
     return [(at - first - step * (n + 1)) * 1000 for n, at in enumerate(swept_at[:ROWS])]

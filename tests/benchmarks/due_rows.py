@@ -1,14 +1,17 @@
 """A table of due rows, as routing has them, and the timer that lets them lapse."""
 
-import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
 
 from libs.shared import outbox
-from libs.shared.database import Connection
+from libs.shared.background import beside
+from libs.shared.clock import Clock
+from libs.shared.database import Connection, Database
 from libs.shared.events import LeadUnclaimed
-from libs.shared.timers import Timer, due_column
+from libs.shared.timers import LONGEST_SLEEP_SECONDS, Ahead, Timer, TimerLoop, due_column
+from libs.shared.wake import Bell
 
 BATCH = 500
 
@@ -54,30 +57,42 @@ async def lapse(tx: Connection, now: datetime) -> int:
     return len(rows)
 
 
-class Watched:
-    """The timer, and when each of its batches was committed.
+WINDOWS = Timer("bench", due_column("windows"), lapse)
+
+
+class WatchedLoop(TimerLoop):
+    """A timer's loop that notes when it goes on after each commit.
 
     Attributes:
         fired: Rows, and the real time at which the loop went on after their commit.
-        is_idle: Sees nothing that is due: the rows are somebody else's for the moment.
+        is_idle: Fires nothing: the rows are somebody else's for the moment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Timer, database: Database, clock: Clock, bell: Bell) -> None:
+        super().__init__(timer, database, clock, bell)
         self.fired: list[tuple[int, float]] = []
         self.is_idle = False
-        self._uncommitted: dict[asyncio.Task[Any] | None, int] = {}  # by the loop's lane
-        self._look = due_column("windows")
-        self.timer = Timer("bench", self._next_due, self._fire)
 
     @property
     def count(self) -> int:
         return sum(rows for rows, _ in self.fired)
 
-    async def _next_due(self, connection: Connection) -> datetime | None:
-        if rows := self._uncommitted.pop(asyncio.current_task(), 0):
+    async def _fire_next(
+        self, connection: Connection, ahead: Ahead | None
+    ) -> tuple[float, int, Ahead | None]:
+        if self.is_idle:
+            return LONGEST_SLEEP_SECONDS, 0, None
+        until_due, rows, after = await super()._fire_next(connection, ahead)
+        if rows:
             self.fired.append((rows, time.time()))
-        return None if self.is_idle else await self._look(connection)
+        return until_due, rows, after
 
-    async def _fire(self, tx: Connection, now: datetime) -> int:
-        rows = self._uncommitted[asyncio.current_task()] = await lapse(tx, now)
-        return rows
+
+@asynccontextmanager
+async def ticking(database: Database, timer: Timer = WINDOWS) -> AsyncIterator[WatchedLoop]:
+    """Fire while the block runs."""
+    clock = Clock(sandbox=False)
+    async with clock.running(database.pool, database.wake):
+        loop = WatchedLoop(timer, database, clock, database.wake.bell())
+        async with beside(loop.run(), name="timer"):
+            yield loop

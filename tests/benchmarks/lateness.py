@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from libs.shared import migrations
 from libs.shared.database import Database
-from tests.benchmarks.due_rows import FILL, TABLE, Watched
+from tests.benchmarks.due_rows import FILL, TABLE, WatchedLoop, ticking
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.servers import Servers, new_database
-from tests.benchmarks.timers import ticking
 
 ROWS = 5_000
 OVER = timedelta(seconds=8)
@@ -25,10 +24,9 @@ _LONGEST_SECONDS = 30.0
 async def measure(servers: Servers) -> list[Figure]:
     url = await new_database(servers.postgres, "bench_lateness")
     await migrations.upgrade("scoring", url)
-    watched = Watched()
     async with Database.open(url, name="bench", pool_size=2) as database:
         await database.pool.execute(TABLE)
-        async with ticking(database, watched):
+        async with ticking(database) as watched:
             first = datetime.now(UTC) + _SOON
             await database.pool.execute(FILL, ROWS, first, OVER / ROWS)
             database.wake.ring()
@@ -39,7 +37,7 @@ async def measure(servers: Servers) -> list[Figure]:
     return [Figure.of_lateness("lateness", late, limit_ms=LIMIT_MS, parts=PARTS)]
 
 
-def _late_ms(watched: Watched, first: float) -> list[float]:
+def _late_ms(watched: WatchedLoop, first: float) -> list[float]:
     """Of each row, in the order in which they were due and so fired."""
     fired_at = [at for rows, at in watched.fired for _ in range(rows)]
     step = OVER.total_seconds() / ROWS

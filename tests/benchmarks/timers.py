@@ -8,17 +8,13 @@ columns that PostgreSQL makes itself. Source: performance.md, section 6. Both wo
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
 from libs.shared import migrations
-from libs.shared.clock import Clock
 from libs.shared.database import SERVER_SETTINGS, Database
-from libs.shared.timers import TimerLoop
-from tests.benchmarks.due_rows import BATCH, FILL, TABLE, Watched
+from tests.benchmarks.due_rows import BATCH, FILL, TABLE, WatchedLoop, ticking
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.servers import Servers, new_database
 
@@ -54,10 +50,9 @@ async def measure(servers: Servers) -> list[Figure]:
     await floor.execute("VACUUM ANALYZE windows")
     await floor.execute("CHECKPOINT")
     pairs = []
-    watched = Watched()
     async with (
         Database.open(url, name="bench", pool_size=2) as database,
-        ticking(database, watched),
+        ticking(database) as watched,
     ):
         for _ in range(ROUNDS + 1):
             watched.is_idle = True  # or its slow poll would take some of the floor's rows
@@ -66,21 +61,6 @@ async def measure(servers: Servers) -> list[Figure]:
             pairs.append((limit, await _rate(database, floor, watched)))
     await floor.close()
     return [Figure.of("timers", "rows/s", pairs[1:], bar=0.5, aim=0.8)]  # the first warms up
-
-
-@asynccontextmanager
-async def ticking(database: Database, watched: Watched) -> AsyncIterator[None]:
-    """Fire while the block runs."""
-    clock = Clock(sandbox=False)
-    async with clock.running(database.pool, database.wake):
-        loop = TimerLoop(watched.timer, database, clock, database.wake.bell())
-        task = asyncio.create_task(loop.run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 async def _make_due(connection: asyncpg.Connection) -> None:
@@ -98,7 +78,7 @@ async def _floor_rate(connection: asyncpg.Connection) -> float:
     return ROWS / (time.perf_counter() - began)
 
 
-async def _rate(database: Database, connection: asyncpg.Connection, watched: Watched) -> float:
+async def _rate(database: Database, connection: asyncpg.Connection, watched: WatchedLoop) -> float:
     already = watched.count
     await _make_due(connection)
     began = time.time()

@@ -2,21 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
 from libs.shared.clock import Clock
-from libs.shared.database import Connection, Database
+from libs.shared.database import Connection, Database, TransientError
 from libs.shared.timers import (
     LEAVE_TO_OTHERS_SECONDS,
     LONGEST_SLEEP_SECONDS,
     Ahead,
     Alone,
+    Lookout,
     Timer,
     TimerLoop,
     due_column,
@@ -45,18 +46,37 @@ async def database(plumbing: Database) -> Database:
     return plumbing
 
 
+ALARMS = Timer("alarms", due_column("alarms"), fire_alarms)
+
+
+class Counted(Lookout):
+    """Knows when it has looked."""
+
+    def __init__(self, timers: Sequence[Timer], database: Database, clock: Clock) -> None:
+        super().__init__(timers, database, clock)
+        self.looks: list[float] = []
+
+    async def _look_at_all(self) -> dict[str, Ahead]:
+        self.looks.append(time.monotonic())
+        return await super()._look_at_all()
+
+
 @asynccontextmanager
 async def ticking(
-    database: Database, clock: Clock, *, workers: int = 1, timer: Timer | None = None
-) -> AsyncIterator[None]:
-    timer = timer or Timer("alarms", due_column("alarms"), fire_alarms)
+    database: Database, clock: Clock, *timers: Timer, workers: int = 1
+) -> AsyncIterator[Counted]:
+    timers = timers or (ALARMS,)
+    lookout = Counted(timers, database, clock)
     async with clock.running(database.pool, database.wake):
         tasks = [
-            asyncio.create_task(TimerLoop(timer, database, clock, database.wake.bell()).run())
+            asyncio.create_task(
+                TimerLoop(timer, database, clock, database.wake.bell(), lookout).run()
+            )
+            for timer in timers
             for _ in range(workers)
         ]
         try:
-            yield
+            yield lookout
         finally:
             for task in tasks:
                 task.cancel()
@@ -90,21 +110,16 @@ async def test_rows_fire_when_due_and_not_before(database: Database) -> None:
 
 async def test_while_nothing_is_due_nothing_is_tried(database: Database) -> None:
     await database.pool.execute("INSERT INTO alarms VALUES (1, now() + interval '1 hour')")
-    looked: list[datetime | None] = []
     tried: list[datetime] = []
-    when = due_column("alarms")
-
-    async def look(connection: Connection) -> datetime | None:
-        looked.append(await when(connection))
-        return looked[-1]
 
     async def note(tx: Connection, now: datetime) -> int:
         tried.append(now)
         return 0
 
-    async with ticking(database, Clock(sandbox=False), timer=Timer("alarms", look, note)):
+    timer = replace(ALARMS, fire=note)
+    async with ticking(database, Clock(sandbox=False), timer) as lookout:
         async with asyncio.timeout(10):
-            while len(looked) < 5:  # each commit of the service makes the loop look, no more
+            while len(lookout.looks) < 5:  # each commit makes the loop look, no more
                 database.wake.ring()
                 await asyncio.sleep(0.01)
 
@@ -115,25 +130,18 @@ async def test_commits_of_other_processes_are_left_to_them_more_and_more(
     database: Database,
 ) -> None:
     await database.pool.execute("INSERT INTO alarms VALUES (1, now() + interval '1 hour')")
-    looks = 0
-    when = due_column("alarms")
-
-    async def look(connection: Connection) -> datetime | None:
-        nonlocal looks
-        looks += 1
-        return await when(connection)
-
-    async with ticking(database, Clock(sandbox=False), timer=Timer("alarms", look, fire_alarms)):
+    async with ticking(database, Clock(sandbox=False)) as lookout:
         began = time.monotonic()
         for _ in range(300):
             database.wake._ring_here(near=False)
             await asyncio.sleep(0.01)
         # After 5, 10, 20 ... 500 milliseconds, then each half second.
-        assert 3 <= looks <= 9 + (time.monotonic() - began) / LEAVE_TO_OTHERS_SECONDS
+        most = 9 + (time.monotonic() - began) / LEAVE_TO_OTHERS_SECONDS
+        assert 3 <= len(lookout.looks) <= most
         database.wake._ring_here(near=False)
-        before = looks
+        before = len(lookout.looks)
         async with asyncio.timeout(LEAVE_TO_OTHERS_SECONDS / 2):  # what we commit is looked at
-            while looks == before:
+            while len(lookout.looks) == before:
                 database.wake.ring()
                 await asyncio.sleep(0.01)
 
@@ -188,7 +196,7 @@ async def test_what_comes_along_with_a_firing_is_fired_without_a_look(
     )
     alarms = OneByOne()
 
-    async with ticking(database, Clock(sandbox=sandbox), timer=alarms.timer()):
+    async with ticking(database, Clock(sandbox=sandbox), alarms.timer()):
         rows = await fired(database, 30)
 
     assert {row["times"] for row in rows} == {1}
@@ -197,26 +205,68 @@ async def test_what_comes_along_with_a_firing_is_fired_without_a_look(
 
 
 async def test_a_loop_is_not_woken_by_what_it_has_committed_itself(database: Database) -> None:
-    looks: list[float] = []
     before: list[int] = []
-    when = due_column("alarms")
-
-    async def look(connection: Connection) -> datetime | None:
-        looks.append(time.monotonic())
-        return await when(connection)
 
     async def fire(tx: Connection, now: datetime) -> int:
-        before.append(len(looks))
+        before.append(len(lookout.looks))
         return await fire_alarms(tx, now)
 
-    async with ticking(database, Clock(sandbox=False), timer=Timer("alarms", look, fire)):
+    async with ticking(database, Clock(sandbox=False), replace(ALARMS, fire=fire)) as lookout:
         await asyncio.sleep(0.2)  # the ring of having connected is over
         await database.pool.execute("INSERT INTO alarms VALUES (1, now())")  # rings nobody
-        await fired(database, 1)
+        await fired(database, 1)  # by the look of a whole second
         await asyncio.sleep(LONGEST_SLEEP_SECONDS / 2)
 
-    _, *later = looks[before[0] :]  # the first finds nothing more
-    assert [at for at in later if at < looks[before[0]] + LONGEST_SLEEP_SECONDS * 0.9] == []
+    assert len(lookout.looks) == before[0]
+
+
+async def test_loops_that_are_woken_together_look_together(database: Database) -> None:
+    await database.pool.execute("INSERT INTO alarms VALUES (1, now() + interval '1 hour')")
+    timers = [replace(ALARMS, name=f"alarms_{n}") for n in range(8)]
+
+    async with ticking(database, Clock(sandbox=False), *timers) as lookout:
+        await asyncio.sleep(0.2)  # the ring of having connected is over
+        before = len(lookout.looks)
+        for _ in range(10):
+            database.wake.ring()
+            await asyncio.sleep(0.1)
+
+    assert 10 <= len(lookout.looks) - before <= 20  # 80 if each looked by itself
+
+
+async def test_who_comes_while_somebody_looks_sees_what_was_committed_since(
+    database: Database,
+) -> None:
+    slow = replace(
+        ALARMS, next_due="SELECT min(due_at) FROM alarms CROSS JOIN (SELECT pg_sleep(0.5)) AS s"
+    )
+    lookout = Lookout([slow], database, Clock(sandbox=False))
+
+    first = asyncio.create_task(lookout.look(slow))
+    await asyncio.sleep(0.2)
+    await database.pool.execute("INSERT INTO alarms VALUES (1, now())")
+    second = asyncio.create_task(lookout.look(slow))
+
+    assert (await first).due_at is None
+    assert (await second).due_at is not None
+
+
+async def test_a_look_that_fails_is_told_to_all_and_tried_again(database: Database) -> None:
+    await database.pool.execute("INSERT INTO alarms VALUES (1, now())")
+    timers = [replace(ALARMS, name=f"alarms_{n}") for n in range(3)]
+    lookout = Lookout(timers, database, Clock(sandbox=False))
+    await database.pool.execute("ALTER TABLE alarms RENAME TO away")
+
+    found = await asyncio.gather(*map(lookout.look, timers), return_exceptions=True)
+    await database.pool.execute("ALTER TABLE away RENAME TO alarms")
+    again = await asyncio.gather(*map(lookout.look, timers))
+
+    assert [type(each) for each in found] == [
+        asyncpg.UndefinedTableError,
+        TransientError,
+        TransientError,
+    ]
+    assert all(each.due_at and each.now and each.due_at <= each.now for each in again)
 
 
 async def test_what_cannot_be_fired_alone_is_fired_with_the_others(database: Database) -> None:
@@ -226,7 +276,7 @@ async def test_what_cannot_be_fired_alone_is_fired_with_the_others(database: Dat
     )
     alarms = OneByOne(undone={3})
 
-    async with ticking(database, Clock(sandbox=False), timer=alarms.timer()):
+    async with ticking(database, Clock(sandbox=False), alarms.timer()):
         rows = await fired(database, 5)
 
     assert {row["times"] for row in rows} == {1}
@@ -239,7 +289,7 @@ async def test_what_came_along_and_is_due_later_is_looked_at_again(database: Dat
     )
     alarms = OneByOne()
 
-    async with ticking(database, Clock(sandbox=False), timer=alarms.timer()):
+    async with ticking(database, Clock(sandbox=False), alarms.timer()):
         rows = await fired(database, 2)
 
     assert [row["times"] for row in rows] == [1, 1]
@@ -272,7 +322,7 @@ async def test_a_crash_in_the_middle_leaves_the_rows_due(database: Database) -> 
         return count
 
     timer = Timer("alarms", due_column("alarms"), dies_after_its_effect)
-    async with ticking(database, Clock(sandbox=False), timer=timer):
+    async with ticking(database, Clock(sandbox=False), timer):
         rows = await fired(database, 5)
 
     assert crashes["left"] == 0

@@ -8,7 +8,7 @@ the lease on it go on.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -16,14 +16,14 @@ import asyncpg
 from libs.shared import outbox
 from libs.shared.database import Connection
 from libs.shared.events import TouchEnded
-from libs.shared.timers import AT_ONCE, Timer
+from libs.shared.timers import Timer
 from services.scoring.audiences.membership import judge_changed
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
 
 BATCH = 2000
-SETTLES_AFTER = timedelta(seconds=3)  # purchases come in swarms: one plan for all of them
+SETTLES_AFTER_SECONDS = 3  # purchases come in swarms: one plan for all of them
 
 _TAKE = """
     DELETE FROM touch_changes USING (SELECT id FROM touch_changes ORDER BY id LIMIT $1
@@ -193,16 +193,6 @@ async def plan_changed_clients(tx: Connection, now: datetime) -> int:
     return len(changed)
 
 
-async def next_change(connection: Connection) -> datetime | None:
-    """At once when the oldest note has settled, in real time; the loop looks again until then."""
-    settled = await connection.fetchval(
-        "SELECT changed_at <= clock_timestamp() - $1::interval FROM touch_changes"
-        " ORDER BY id LIMIT 1",
-        SETTLES_AFTER,
-    )
-    return AT_ONCE if settled else None
-
-
 async def plan_everybody(tx: Connection, rule_version: int, now: datetime) -> None:
     """Have all touches planned anew: SLAs, priorities or working days are others now."""
     await tx.execute(
@@ -230,11 +220,10 @@ async def plan_next_stretch(tx: Connection, now: datetime) -> int:
     return max(len(clients), 1)
 
 
-async def next_replan(connection: Connection) -> datetime | None:
-    """When everybody is to be planned anew."""
-    due: datetime | None = await connection.fetchval("SELECT min(due_at) FROM touch_replans")
-    return due
-
-
-PLANNING = Timer("touch_planning", next_change, plan_changed_clients)
-REPLANNING = Timer("touch_replanning", next_replan, plan_next_stretch)
+# At once when the oldest note has settled, in real time; the loop looks again until then.
+_SETTLED = f"""
+    SELECT CASE WHEN changed_at <= clock_timestamp() - interval '{SETTLES_AFTER_SECONDS} s'
+        THEN timestamptz '-infinity' END FROM touch_changes ORDER BY id LIMIT 1
+"""
+PLANNING = Timer("touch_planning", _SETTLED, plan_changed_clients)
+REPLANNING = Timer("touch_replanning", "SELECT min(due_at) FROM touch_replans", plan_next_stretch)
