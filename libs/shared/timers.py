@@ -145,10 +145,10 @@ class Lookout:
             return (await asyncio.shield(self._gathering))[timer.name]
         gathering = self._gathering = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.sleep(0)  # who was woken by the same bell comes along
-        finally:
-            self._gathering = None  # who comes later has to see later commits, too
-        try:
+            try:
+                await asyncio.sleep(0)  # who was woken by the same bell comes along
+            finally:
+                self._gathering = None  # who comes later has to see later commits, too
             found = await self._look_at_all()
         except BaseException as error:
             gathering.set_exception(TransientError(f"nobody could look: {error!r}"))

@@ -269,6 +269,19 @@ async def test_a_look_that_fails_is_told_to_all_and_tried_again(database: Databa
     assert all(each.due_at and each.now and each.due_at <= each.now for each in again)
 
 
+async def test_who_looks_for_all_and_is_cancelled_leaves_nobody_waiting(database: Database) -> None:
+    lookout = Lookout([ALARMS], database, Clock(sandbox=False))
+    leader = asyncio.create_task(lookout.look(ALARMS))
+    follower = asyncio.create_task(lookout.look(ALARMS))
+    await asyncio.sleep(0)  # both have begun
+    leader.cancel()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(TransientError):
+            await follower
+        assert (await lookout.look(ALARMS)).due_at is None
+
+
 async def test_what_cannot_be_fired_alone_is_fired_with_the_others(database: Database) -> None:
     await database.pool.execute(
         "INSERT INTO alarms SELECT n, now() - interval '1 hour' + n * interval '1 second'"
