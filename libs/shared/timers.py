@@ -35,7 +35,8 @@ RETRY_SECONDS = 0.5
 HELD_BY_OTHERS_SECONDS = 0.05
 MANY = 100  # rows fired at once are a backlog, which two lanes work off
 LANES = 2
-AT_ONCE = datetime.min.replace(tzinfo=UTC)  # due because it is there: no instant, no lateness
+# Due because it is there: no instant, no lateness. In SQL timestamptz 'epoch'.
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 
 FIRED = Counter("timer_fired_total", "Due rows fired", ["timer"])
 LATENESS = Histogram(
@@ -305,7 +306,7 @@ class TimerLoop:
         if not fired:  # others hold the due rows; they will be done in a moment
             return HELD_BY_OTHERS_SECONDS, 0, None
         due = found.due_at
-        if due is not None and due != AT_ONCE:
+        if due != AT_ONCE and due is not None:
             self._lateness.observe(max(0.0, (now - due).total_seconds()))
         self._fired.inc(fired)
         self._database.wake.ring(but=self._bell)  # this loop looks again anyway

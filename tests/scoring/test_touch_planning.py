@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
+from libs.shared.clock import Clock
 from libs.shared.events import (
     ClientArchived,
     ClientCard,
@@ -21,13 +22,16 @@ from libs.shared.events import (
     Promised,
 )
 from libs.shared.ids import new_id
+from libs.shared.timers import AT_ONCE, look_at_all
 from services.scoring.activation import activate
 from services.scoring.habits import HabitRule, habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
+from services.scoring.touches.planning import PLANNING
 from services.scoring.touches.touch_clock import turn_due_touches
-from tests.scoring.conftest import Scoring, closed, reversed_
+from services.scoring.worker import TIMERS
+from tests.scoring.conftest import NEW_YEAR, Scoring, closed, reversed_
 
 MOSCOW = ZoneInfo("Europe/Moscow")
 MONDAY = datetime(2025, 3, 3, 9, tzinfo=UTC)  # noon in Moscow
@@ -371,3 +375,29 @@ async def test_two_planners_at_once_end_with_what_is_true(
     await scoring.hears(*(closed(alone, ago=ago, at=MONDAY) for ago in (200, 100, 50, 3)))
     await scoring.plans(MONDAY)
     assert due == {(await plan_of(scoring, alone))["due_on"]}
+
+
+async def test_the_planner_wakes_when_the_oldest_note_has_settled(scoring: Scoring) -> None:
+    clock, pool = Clock(sandbox=False), scoring.database.pool
+    await scoring.hears(closed(new_id()))
+
+    async with pool.acquire() as connection:
+        (unsettled,), _ = await look_at_all(connection, [PLANNING], clock)
+        await pool.execute("UPDATE touch_changes SET changed_at = changed_at - interval '3 s'")
+        (settled,), now = await look_at_all(connection, [PLANNING], clock)
+
+    assert unsettled is None
+    assert settled == AT_ONCE < now
+
+
+async def test_all_timers_of_the_worker_are_looked_at_in_one_statement(scoring: Scoring) -> None:
+    await scoring.hears(closed(new_id()))
+
+    async with scoring.database.pool.acquire() as connection:
+        due, now = await look_at_all(connection, TIMERS, Clock(sandbox=True))
+
+    by_name = {timer.name: at for timer, at in zip(TIMERS, due, strict=True)}
+    ageing = by_name.pop("ageing")
+    assert ageing is not None
+    assert NEW_YEAR < ageing < now  # the demo's year has long passed
+    assert set(by_name.values()) == {None}

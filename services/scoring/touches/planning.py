@@ -223,7 +223,7 @@ async def plan_next_stretch(tx: Connection, now: datetime) -> int:
 # At once when the oldest note has settled, in real time; the loop looks again until then.
 _SETTLED = f"""
     SELECT CASE WHEN changed_at <= clock_timestamp() - interval '{SETTLES_AFTER_SECONDS} s'
-        THEN timestamptz '-infinity' END FROM touch_changes ORDER BY id LIMIT 1
+        THEN timestamptz 'epoch' END FROM touch_changes ORDER BY id LIMIT 1
 """
 PLANNING = Timer("touch_planning", _SETTLED, plan_changed_clients)
 REPLANNING = Timer("touch_replanning", "SELECT min(due_at) FROM touch_replans", plan_next_stretch)
