@@ -48,12 +48,18 @@ async def scored_clients(servers: Servers, name: str) -> tuple[str, list[UUID]]:
 
 
 async def until_planned(connection: Connection) -> None:
-    """Wait until the worker has planned the touches of everybody noted, and has said everything."""
+    """Wait until the worker has nothing to do any more.
+
+    The touches of everybody noted are planned, those that are due are turned, all of it is said.
+    """
     while await connection.fetchval(_UNPLANNED):
         await asyncio.sleep(0.1)
 
 
-_UNPLANNED = "SELECT EXISTS (SELECT FROM touch_changes) OR EXISTS (SELECT FROM outbox)"
+_UNPLANNED = """
+    SELECT EXISTS (SELECT FROM touch_changes) OR EXISTS (SELECT FROM outbox)
+        OR EXISTS (SELECT FROM touch_plans WHERE due_at <= now())
+"""
 
 
 async def _buy_once(tx: Connection, clients: Sequence[UUID], now: datetime) -> None:

@@ -33,6 +33,8 @@ ROUNDS = 2
 PREFIX = "loop."
 _LONGEST_SECONDS = 60.0
 
+_HEARD = "SELECT sum(next_offset) FROM consumer_positions WHERE topic = $1"
+# Counting takes as long as hearing hundreds of deals does: only once, at the end.
 _PROGRESS = """
     SELECT (SELECT count(*) FROM purchases) AS heard,
         (SELECT count(*) FROM outbox WHERE topic = 'segments') AS waiting,
@@ -57,8 +59,8 @@ async def measure(servers: Servers) -> list[Figure]:
                 limit = await floor.rate(EVENTS)
             finally:
                 worker.send_signal(signal.SIGCONT)
-            heard = len(clients) + (round_ + 1) * EVENTS
-            seconds = await _until_said(connection, said, heard, len(clients), worker)
+            closed = (round_ + 1) * EVENTS
+            seconds = await _until_said(connection, said, closed, len(clients), worker)
             pairs.append((limit, EVENTS / seconds))
             await until_planned(connection)  # the next round is another swarm
         await connection.close()
@@ -78,14 +80,15 @@ async def _said(servers: Servers) -> AsyncIterator[AIOKafkaConsumer]:
 async def _until_said(
     connection: asyncpg.Connection,
     said: AIOKafkaConsumer,
-    heard: int,
-    silent: int,
+    closed: int,
+    before: int,
     worker: "subprocess.Popen[bytes]",
 ) -> float:
     """Seconds until everything was heard and all that follows stands in the broker.
 
     Args:
-        silent: Moves in the history that were never said.
+        closed: Deals that stand in the topic.
+        before: Purchases, each with a move in the history, that were never told or said.
     """
     began = changed = time.perf_counter()
     partitions = [TopicPartition(PREFIX + "segments", n) for n in range(PARTITIONS)]
@@ -94,13 +97,14 @@ async def _until_said(
         now_there = sum((await said.end_offsets(partitions)).values())
         if now_there != count:
             count, changed = now_there, time.perf_counter()
-        elif time.perf_counter() - changed > 0.1:  # has it come to its end?
+        elif (
+            time.perf_counter() - changed > 0.1
+            and await connection.fetchval(_HEARD, PREFIX + "deals") == closed
+        ):  # has it come to its end?
             row = await connection.fetchrow(_PROGRESS)
-            if (
-                row
-                and (row["heard"], row["waiting"]) == (heard, 0)
-                and count == row["moves"] - silent
-            ):
+            assert row is not None  # an aggregate always has one
+            done = row["heard"] - before, row["waiting"], row["moves"] - before
+            if done == (closed, 0, count):
                 return changed - began
         if worker.poll() is not None or time.perf_counter() - began > _LONGEST_SECONDS:
             raise RuntimeError(f"{count} are said, {await connection.fetchrow(_PROGRESS)}")
