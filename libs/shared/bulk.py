@@ -5,11 +5,15 @@ microseconds for a row of the outbox). It needs a round trip more, so a few rows
 arrays they can be a part of a statement that does other things, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+import orjson
 
 from libs.shared.database import Connection
 
 MANY = 20
+_BRACES = bytes.maketrans(b"[]", b"{}")
 
 
 async def append(
@@ -23,6 +27,23 @@ async def append(
     await connection.executemany(
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows
     )
+
+
+def array_text(values: Sequence[int | str | None]) -> str:
+    """PostgreSQL's text of an array of whole numbers or of plain names; `$1::text::int[]`.
+
+    asyncpg asks each element of an array twice whether it is an array itself, which takes ten
+    times as long as sending it does: a tenth of a batch's time. Text is spared that.
+
+    Args:
+        values: Names without quotes, backslashes and control characters, such as segments have.
+    """
+    return orjson.dumps(values).translate(_BRACES).decode()
+
+
+def ids_text(ids: Iterable[UUID]) -> str:
+    """The same of ids; `$1::text::uuid[]`."""
+    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def insert_arrays(table: str, types: Mapping[str, str], first: int) -> str:

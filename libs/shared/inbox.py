@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
 from libs.shared import dead_letters, failpoints, telemetry
+from libs.shared.bulk import ids_text
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.kafka import Record
@@ -31,13 +32,12 @@ POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 # Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
 _REMEMBER = f"""
     WITH moved AS ({MOVE}), new AS (
-        INSERT INTO inbox (event_id) SELECT id FROM unnest($7::uuid[]) AS id
+        INSERT INTO inbox (event_id) SELECT id FROM unnest($7::text::uuid[]) AS id
         WHERE (SELECT count(*) FROM moved) = cardinality($3) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING event_id
     )
     SELECT (SELECT count(*) FROM moved) AS moved, count(*) AS new,
-        CASE WHEN count(*) < cardinality($7) THEN coalesce(array_agg(event_id), '{{}}') END
-            AS new_ids,
+        CASE WHEN count(*) < $8 THEN coalesce(array_agg(event_id), '{{}}') END AS new_ids,
         EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}) AS any_parked
     FROM new
 """
@@ -117,7 +117,7 @@ class Inbox:
         """
         # The first of those with the same id, because it is written last.
         unique = {h.envelope.id: h for h in reversed(heard) if h.envelope is not None}
-        row = await tx.fetchrow(_REMEMBER, *fence, list(unique))
+        row = await tx.fetchrow(_REMEMBER, *fence, ids_text(unique), len(unique))
         assert row is not None  # noqa: S101  # an aggregate always has one
         fence.demand(row["moved"])
         any_parked: bool = row["any_parked"]

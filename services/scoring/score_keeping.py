@@ -6,13 +6,13 @@ that two batches cannot wait for each other.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.shared import failpoints
-from libs.shared.bulk import MANY, append, insert_arrays
+from libs.shared.bulk import MANY, append, array_text, ids_text, insert_arrays
 from libs.shared.database import Connection
 from libs.shared.ids import quick
 from services.scoring.rfm import Figures, Scores
@@ -29,7 +29,7 @@ _LOCK = "SELECT FROM scores WHERE client_id = ANY($1::uuid[]) ORDER BY client_id
 _READ = """
     SELECT place, seq, segment, as_of, rule_version, due_at, override_segment, override_until,
         days, amounts {besides}
-    FROM unnest((SELECT $1::uuid[])) WITH ORDINALITY AS wanted (client_id, place)
+    FROM unnest((SELECT $1::text::uuid[])) WITH ORDINALITY AS wanted (client_id, place)
     LEFT JOIN LATERAL (
         SELECT seq, segment, as_of, rule_version, due_at, override_segment, override_until
         FROM scores WHERE scores.client_id = wanted.client_id FOR UPDATE
@@ -46,7 +46,7 @@ _RATES = "JOIN unnest($2::text[], $3::numeric[]) AS r (currency, rate) USING (cu
 _BESIDES = f""",
     CASE WHEN place = 1 THEN {RULES_TEXTS} END,
     CASE WHEN place = 1 THEN (
-        SELECT array_agg(id) FROM unnest((SELECT {{deals}}::uuid[])) AS told (id)
+        SELECT array_agg(id) FROM unnest((SELECT {{deals}}::text::uuid[])) AS told (id)
         WHERE EXISTS (SELECT FROM purchases WHERE purchases.deal_id = id OFFSET 0)) END
 """
 _RATED = """
@@ -55,6 +55,7 @@ _RATED = """
     FROM scores WHERE client_id = ANY($1::uuid[]) AND recency_score IS NOT NULL
 """
 
+# Instants are given as Unix seconds, days as Python counts them from the year 1.
 _SCORE_TYPES = {
     "client_id": "uuid",
     "seq": "int",
@@ -69,6 +70,10 @@ _SCORE_TYPES = {
     "due_at": "timestamptz",
     "oldest_day": "date",
     "monthly_run": "smallint",
+}
+_GIVEN_AS = {
+    "date": ("int", "date '0001-01-01' - 1 + {}"),
+    "timestamptz": ("bigint", "to_timestamp({})"),
 }
 _PURCHASE_TYPES = {
     "deal_id": "uuid",
@@ -141,12 +146,12 @@ async def _read(
 ) -> tuple[Sequence[str] | None, Collection[UUID] | None]:
     """Lock and fill in; with `deals` also the rules in force and which of the deals are known."""
     by_place = list(standings.values())
-    values: list[object] = [list(standings)]
+    values: list[object] = [ids_text(standings)]
     has_rates = len(rules.rates) > 1
     if has_rates:
         values += [list(rules.rates), list(rules.rates.values())]
     if deals is not None:
-        values.append(deals)
+        values.append(ids_text(deals))
     texts: Sequence[str] | None = None
     known: Collection[UUID] | None = None
     for row in await tx.fetch(_reading(has_rates=has_rates, asks=deals is not None), *values):
@@ -232,17 +237,20 @@ async def keep(
 
 @cache
 def _keeping(*, counts: bool, buys: bool = False, says: bool = False) -> str:
-    """The statement of `keep`: arrays of scores, the rules' version, then what else there is.
+    """The statement of `keep`: texts of arrays, the rules' version, then what else there is.
 
     An UPDATE of the rows known to be there is no faster than the upsert, and its plan may read the
     whole table.
     """
     version = len(_SCORE_TYPES) + 1
-    arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_SCORE_TYPES.values(), 1))
+    given = [_GIVEN_AS.get(kind, (kind, "{}")) for kind in _SCORE_TYPES.values()]
+    arrays = ", ".join(f"${n}::text::{kind}[]" for n, (kind, _) in enumerate(given, 1))
+    made = [sql.format(name) for name, (_, sql) in zip(_SCORE_TYPES, given, strict=True)]
     names = [*_SCORE_TYPES, "rule_version"]
     parts = [
         f"""kept AS (
-            INSERT INTO scores ({", ".join(names)}) SELECT *, ${version}::int FROM unnest({arrays})
+            INSERT INTO scores ({", ".join(names)}) SELECT {", ".join(made)}, ${version}::int
+            FROM unnest({arrays}) AS new ({", ".join(_SCORE_TYPES)})
             ON CONFLICT (client_id) DO UPDATE SET ({", ".join(names[1:])})
                 = ({", ".join(f"excluded.{name}" for name in names[1:])})
             RETURNING client_id
@@ -262,26 +270,23 @@ def _keeping(*, counts: bool, buys: bool = False, says: bool = False) -> str:
     return f"WITH {', '.join(parts)} SELECT"
 
 
-def _columns(standings: Sequence[Standing], rules: Rules) -> list[Sequence[object]]:
-    """The arrays of `_SCORE_TYPES`."""
+def _columns(standings: Sequence[Standing], rules: Rules) -> list[str]:
+    """The arrays of `_SCORE_TYPES`, as texts."""
     scores = [s.scores or _NOBODY for s in standings]
     figures = [s.figures or _NOTHING for s in standings]
-    return [
-        [s.client_id for s in standings],
+    start_of = rules.start_of
+    columns: list[list[Any]] = [
         [s.seq for s in standings],
         [s.segment for s in standings],
         [recency for recency, _, _ in scores],
         [frequency for _, frequency, _ in scores],
         [monetary for _, _, monetary in scores],
-        [s.last_day for s in standings],
+        [s.last_day and s.last_day.toordinal() for s in standings],
         [days for _, days, _ in figures],
         [value_minor for _, _, value_minor in figures],
-        [s.as_of for s in standings],
-        [_due_at(s, rules) for s in standings],
-        [s.oldest_day for s in standings],
+        [s.as_of.toordinal() for s in standings],
+        [s.due_on and int(start_of(s.due_on).timestamp()) for s in standings],
+        [s.oldest_day and s.oldest_day.toordinal() for s in standings],
         [s.monthly_run for s in standings],
     ]
-
-
-def _due_at(standing: Standing, rules: Rules) -> datetime | None:
-    return rules.start_of(standing.due_on) if standing.due_on else None
+    return [ids_text(s.client_id for s in standings), *map(array_text, columns)]
