@@ -74,22 +74,24 @@ _MISSING = """
     FROM consumer_positions WHERE group_name = $1 AND topic = ANY($3::text[])
 """
 _CLAIM = f"""
-    UPDATE consumer_positions AS p SET worker_id = $2, session_pid = w.session_pid,
-        session_began = w.session_began,
-        leased_until = clock_timestamp() + $3::float8 * interval '1 second'
-    FROM consumer_workers AS w, (SELECT topic, partition FROM consumer_positions AS free
+    WITH free AS MATERIALIZED (SELECT topic, partition FROM consumer_positions AS free
         WHERE group_name = $1 AND topic = ANY($4::text[]) AND (worker_id IS NULL
             OR (worker_id <> $2 AND (leased_until < clock_timestamp()
                 OR {_GONE.format(row="free")})))
-        ORDER BY topic, partition LIMIT $5 FOR UPDATE SKIP LOCKED) AS free
+        ORDER BY topic, partition LIMIT $5 FOR UPDATE SKIP LOCKED)
+    UPDATE consumer_positions AS p SET worker_id = $2, session_pid = w.session_pid,
+        session_began = w.session_began,
+        leased_until = clock_timestamp() + $3::float8 * interval '1 second'
+    FROM consumer_workers AS w, free
     WHERE w.worker_id = $2 AND p.group_name = $1 AND p.topic = free.topic
         AND p.partition = free.partition
 """
 _YIELD = """
-    UPDATE consumer_positions AS p SET worker_id = NULL, leased_until = NULL
-    FROM (SELECT topic, partition FROM consumer_positions
+    WITH surplus AS MATERIALIZED (SELECT topic, partition FROM consumer_positions
         WHERE group_name = $1 AND worker_id = $2
-        ORDER BY topic DESC, partition DESC LIMIT $3 FOR UPDATE SKIP LOCKED) AS surplus
+        ORDER BY topic DESC, partition DESC LIMIT $3 FOR UPDATE SKIP LOCKED)
+    UPDATE consumer_positions AS p SET worker_id = NULL, leased_until = NULL
+    FROM surplus
     WHERE p.group_name = $1 AND p.topic = surplus.topic AND p.partition = surplus.partition
 """
 _MINE = """

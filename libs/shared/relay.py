@@ -16,6 +16,7 @@ from prometheus_client import Counter
 
 from libs.shared import failpoints, telemetry
 from libs.shared.background import to_its_end
+from libs.shared.bulk import array_text
 from libs.shared.cloudevents import headers_of
 from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
 from libs.shared.kafka import BrokerError, Outgoing, Publisher
@@ -41,10 +42,10 @@ _READ = """
         SELECT * FROM outbox WHERE outbox.shard = held.shard ORDER BY id LIMIT $2
     ) AS o
 """
-_DELETE = """
-    DELETE FROM outbox USING unnest($1::smallint[], $2::bigint[]) AS sent(shard, id)
-    WHERE outbox.shard = sent.shard AND outbox.id = sent.id
-"""
+# Not a join with what was sent: an outbox is empty most of the time, and if the statistics are of
+# such a moment, PostgreSQL takes each row that stands there for the only one and compares it with
+# all that was sent. 4,000 of 20,000 took 17 seconds so; they take 8 milliseconds.
+_DELETE = "DELETE FROM outbox WHERE shard = ANY($1::smallint[]) AND id = ANY($2::text::bigint[])"
 
 
 class Relay:
@@ -148,9 +149,7 @@ class Relay:
                 [outgoing for row in rows for outgoing in self._outgoing(row)]
             )
         failpoints.reach("relay.acknowledged")
-        await connection.execute(
-            _DELETE, [row["shard"] for row in rows], [row["id"] for row in rows]
-        )
+        await connection.execute(_DELETE, self.held, array_text([row["id"] for row in rows]))
         failpoints.reach("relay.deleted")
         SENT.inc(len(rows))
         self.sent += len(rows)

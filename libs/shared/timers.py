@@ -90,12 +90,15 @@ class Timer:
             transaction; how many. It is called again until it answers 0.
         alone: How a row that is due alone is fired, where that is quicker than a transaction;
             what it leaves undone is left to `fire`.
+        is_patient: No commit makes a row due at once, or a second later is soon enough: its loop
+            looks each second and not after commits. In sandbox mode it does, for the leaps.
     """
 
     name: str
     next_due: str
     fire: Fire
     alone: Alone | None = None
+    is_patient: bool = False
 
     async def look(self, connection: Connection) -> Ahead:
         """What is due next."""
@@ -126,15 +129,17 @@ async def look_at_all(
 class Lookout:
     """Looks what is due next, once for all timers of a process that want to know at the same time.
 
-    Each loop looks after each commit. With eight of them the looks took more of a worker's time
-    than firing did.
+    The loops of a worker are woken by the same commits. Where no patient one has come along its
+    table is not looked at: that of the planned touches may be long.
     """
 
     def __init__(self, timers: Sequence[Timer], database: Database, clock: Clock) -> None:
         self._timers = list(timers)
+        self._impatient = [timer for timer in timers if not timer.is_patient]
         self._database = database
         self._clock = clock
         self._gathering: asyncio.Future[Mapping[str, Ahead]] | None = None
+        self._is_for_all = False
 
     async def look(self, timer: Timer) -> Ahead:
         """What is due next of a timer that this lookout was made for.
@@ -142,6 +147,7 @@ class Lookout:
         Raises:
             TransientError: Whoever looked for all of us could not.
         """
+        self._is_for_all |= timer.is_patient
         if self._gathering is not None:
             return (await asyncio.shield(self._gathering))[timer.name]
         gathering = self._gathering = asyncio.get_running_loop().create_future()
@@ -150,7 +156,9 @@ class Lookout:
                 await asyncio.sleep(0)  # who was woken by the same bell comes along
             finally:
                 self._gathering = None  # who comes later has to see later commits, too
-            found = await self._look_at_all()
+                timers = self._timers if self._is_for_all else self._impatient
+                self._is_for_all = False
+            found = await self._look_at(timers)
         except BaseException as error:
             gathering.set_exception(TransientError(f"nobody could look: {error!r}"))
             gathering.exception()  # perhaps nobody else wants to know
@@ -158,12 +166,10 @@ class Lookout:
         gathering.set_result(found)
         return found[timer.name]
 
-    async def _look_at_all(self) -> dict[str, Ahead]:
+    async def _look_at(self, timers: Sequence[Timer]) -> dict[str, Ahead]:
         async with self._database.pool.acquire() as connection:
-            due, now = await look_at_all(connection, self._timers, self._clock)
-        return {
-            timer.name: Ahead(due_at, now) for timer, due_at in zip(self._timers, due, strict=True)
-        }
+            due, now = await look_at_all(connection, timers, self._clock)
+        return {timer.name: Ahead(due_at, now) for timer, due_at in zip(timers, due, strict=True)}
 
 
 async def fire_once(timer: Timer, connection: Connection, now: datetime) -> int:
@@ -234,6 +240,9 @@ class TimerLoop:
         while True:
             try:
                 until_due, fired = await self._fire_and_look_ahead()
+                if self.timer.is_patient and not self._clock.sandbox:
+                    await asyncio.sleep(until_due)
+                    continue
                 pause.after(fired)
                 # What is known to be due soon is not kept waiting by any commit.
                 due_at = time.monotonic() + until_due

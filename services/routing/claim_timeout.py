@@ -60,4 +60,5 @@ CLAIM_TIMEOUT = Timer(
     "claim_timeout",
     "SELECT min(due_at) FROM leads WHERE state = 'offered'",
     reassign_lapsed_leads,
+    is_patient=True,  # a window is open for a minute at least
 )

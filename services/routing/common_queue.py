@@ -18,13 +18,14 @@ _DRAIN = f"""
         FOR UPDATE SKIP LOCKED)
 """
 _AGAIN = f"""
-    UPDATE leads SET {_WAIT} WHERE lead_id IN (SELECT lead_id FROM leads
+    UPDATE leads SET {_WAIT} WHERE lead_id = ANY(ARRAY(SELECT lead_id FROM leads
         WHERE state IN ('queued', 'muted') AND due_at <= $1
-        ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1
+        ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1
 """
 _OLDEST = f"""
-    UPDATE leads SET {_WAIT} WHERE lead_id IN (SELECT lead_id FROM leads WHERE state = 'queued'
-        ORDER BY received_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED)
+    UPDATE leads SET {_WAIT} WHERE lead_id = ANY(ARRAY(
+        SELECT lead_id FROM leads WHERE state = 'queued'
+        ORDER BY received_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 
@@ -48,4 +49,5 @@ TRYING_AGAIN = Timer(
     "trying_again",
     "SELECT min(due_at) FROM leads WHERE state IN ('queued', 'muted') AND due_at IS NOT NULL",
     try_again,
+    is_patient=True,
 )

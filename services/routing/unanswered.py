@@ -15,8 +15,8 @@ BATCH = 500
 
 _STRIKE = """
     UPDATE leads SET alert_at = NULL, alerted_at = $1
-    WHERE lead_id IN (SELECT lead_id FROM leads WHERE alert_at <= $1 ORDER BY alert_at, lead_id
-        LIMIT $2 FOR UPDATE SKIP LOCKED)
+    WHERE lead_id = ANY(ARRAY(SELECT lead_id FROM leads WHERE alert_at <= $1
+        ORDER BY alert_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING lead_id, client_id, manager_id, epoch, received_at, state
 """
 
@@ -42,4 +42,6 @@ async def alert_unanswered_leads(tx: Connection, now: datetime) -> int:
     return len(struck)
 
 
-UNANSWERED = Timer("unanswered", due_column("leads", "alert_at"), alert_unanswered_leads)
+UNANSWERED = Timer(
+    "unanswered", due_column("leads", "alert_at"), alert_unanswered_leads, is_patient=True
+)

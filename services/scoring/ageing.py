@@ -34,4 +34,4 @@ async def age_due_clients(tx: Connection, now: datetime) -> int:
     return len(due)
 
 
-AGEING = Timer("ageing", due_column("scores"), age_due_clients)
+AGEING = Timer("ageing", due_column("scores"), age_due_clients, is_patient=True)

@@ -16,8 +16,9 @@ FOLD_SECONDS = 60.0
 MANY = 10_000
 
 _FOLD = """
-    WITH gone AS (DELETE FROM purchase_counts WHERE id IN (
-        SELECT id FROM purchase_counts ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING added)
+    WITH gone AS (DELETE FROM purchase_counts WHERE id = ANY(ARRAY(
+        SELECT id FROM purchase_counts ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
+        RETURNING added)
     INSERT INTO purchase_counts (added) SELECT sum(added) FROM gone HAVING count(*) > 0
 """
 

@@ -1,6 +1,7 @@
 """When a client's next touch is due, what is said of it, and what becomes of it."""
 
 import asyncio
+import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -28,7 +29,7 @@ from services.scoring.habits import HabitRule, habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
-from services.scoring.touches.planning import PLANNING
+from services.scoring.touches.planning import PLANNING, plan_changed_clients
 from services.scoring.touches.touch_clock import turn_due_touches
 from services.scoring.worker import TIMERS
 from tests.scoring.conftest import NEW_YEAR, Scoring, closed, reversed_
@@ -401,3 +402,21 @@ async def test_all_timers_of_the_worker_are_looked_at_in_one_statement(scoring: 
     assert ageing is not None
     assert NEW_YEAR < ageing < now  # the demo's year has long passed
     assert set(by_name.values()) == {None}
+
+
+async def test_statistics_of_a_moment_without_notes_do_not_make_planning_slow(
+    scoring: Scoring,
+) -> None:
+    pool = scoring.database.pool
+    note = "INSERT INTO touch_changes (client_id) SELECT uuidv7() FROM generate_series(1, $1::int)"
+    await pool.execute(note, 20_000)
+    await pool.execute("DELETE FROM touch_changes WHERE id < (SELECT max(id) FROM touch_changes)")
+    await pool.execute("VACUUM ANALYZE touch_changes")
+    await pool.execute(note, 20_000)
+
+    began = time.monotonic()
+    async with scoring.database.transaction() as tx:
+        planned = await plan_changed_clients(tx, MONDAY)
+
+    assert planned == 2_000
+    assert time.monotonic() - began < 1.5  # 5 s as a join

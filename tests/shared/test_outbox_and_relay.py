@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -270,6 +271,38 @@ async def test_a_relay_tells_whether_it_keeps_up(
         while not relay.keeps_up.is_set():
             await asyncio.sleep(0.001)
     assert set(seen) == {True, False}
+
+
+async def test_statistics_of_an_empty_outbox_do_not_make_a_backlog_slow(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    fill = (
+        "INSERT INTO outbox (shard, event_id, topic, key, type, time, data)"
+        " SELECT n % 8, uuidv7(), 'leads', n::text, 'baza.lead.claimed.v1', now(), '{}'"
+        " FROM generate_series(1, $1::int) AS n"
+    )
+    publisher = Publisher(kafka_address, client_id="test")
+    relay = Relay(
+        plumbing.dsn, source="/", publisher=publisher, bell=plumbing.wake.bell(), prefix=topics
+    )
+    relay.held = list(range(outbox.SHARDS))
+    connection = await asyncpg.connect(plumbing.dsn)
+    async with asyncio.timeout(120):
+        for count in (20_000, 40_000):  # until PostgreSQL has a plan for any parameters
+            await connection.execute(fill, count)
+            while await relay.send_once(connection):
+                pass
+        await connection.execute(fill, 4_000)
+        await connection.execute("DELETE FROM outbox WHERE id < (SELECT max(id) FROM outbox)")
+        await connection.execute("VACUUM ANALYZE outbox")  # as autovacuum does at any moment
+        await connection.execute(fill, 20_000)
+        began = time.monotonic()
+        while await relay.send_once(connection):
+            pass
+    await connection.close()
+    await publisher.close()
+
+    assert time.monotonic() - began < 10  # 1 s; 30 s and more as a join with what was sent
 
 
 class _Counting(Relay):

@@ -56,9 +56,9 @@ class Counted(Lookout):
         super().__init__(timers, database, clock)
         self.looks: list[float] = []
 
-    async def _look_at_all(self) -> dict[str, Ahead]:
+    async def _look_at(self, timers: Sequence[Timer]) -> dict[str, Ahead]:
         self.looks.append(time.monotonic())
-        return await super()._look_at_all()
+        return await super()._look_at(timers)
 
 
 @asynccontextmanager
@@ -232,6 +232,37 @@ async def test_loops_that_are_woken_together_look_together(database: Database) -
             await asyncio.sleep(0.1)
 
     assert 10 <= len(lookout.looks) - before <= 20  # 80 if each looked by itself
+
+
+async def test_a_patient_timer_looks_each_second_and_fires_at_its_time(database: Database) -> None:
+    start = await database.pool.fetchval("SELECT now()")
+    patient = replace(ALARMS, is_patient=True)
+    async with ticking(database, Clock(sandbox=False), patient) as lookout:
+        for n in range(1, 11):
+            await database.pool.execute(
+                "INSERT INTO alarms VALUES ($1, $2)", n, start + timedelta(seconds=1.5 + n / 10)
+            )
+            database.wake.ring()
+            await asyncio.sleep(0.1)
+        rows = await fired(database, 10)
+
+    for row in rows:
+        late = row["fired_at"] - (start + timedelta(seconds=1.5 + row["id"] / 10))
+        assert timedelta(0) <= late < timedelta(seconds=0.5)
+    # One each second, and one before each row; ten rings woke nobody.
+    assert len(lookout.looks) <= 3 + 10 + 2
+
+
+async def test_the_table_of_a_patient_timer_is_left_alone_when_others_look(
+    database: Database,
+) -> None:
+    patient = replace(ALARMS, name="patient", next_due="SELECT 1 / 0", is_patient=True)
+    lookout = Lookout([ALARMS, patient], database, Clock(sandbox=False))
+
+    assert (await lookout.look(ALARMS)).due_at is None
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await lookout.look(patient)
+    assert (await lookout.look(ALARMS)).due_at is None
 
 
 async def test_who_comes_while_somebody_looks_sees_what_was_committed_since(

@@ -229,5 +229,7 @@ def _next_count(rule: AudienceRule, rules: Rules, now: datetime) -> datetime | N
     return min((rules.start_of(day) for day in turns if day > today), default=None)
 
 
-AUDIENCE_CLOCK = Timer("audience_clock", due_column("audience_members"), turn_due_members)
+AUDIENCE_CLOCK = Timer(
+    "audience_clock", due_column("audience_members"), turn_due_members, is_patient=True
+)
 AUDIENCE_COUNT = Timer("audience_count", due_column("audiences"), count_audience)

@@ -17,9 +17,9 @@ _TURN = """
     UPDATE touch_plans AS p SET
         state = CASE WHEN p.closes_at <= $1 THEN 'overdue' ELSE 'due' END,
         due_at = CASE WHEN p.closes_at <= $1 THEN NULL ELSE p.closes_at END
-    FROM (SELECT client_id FROM touch_plans WHERE due_at <= $1
-        ORDER BY due_at, client_id LIMIT $2 FOR UPDATE SKIP LOCKED) AS turned
-    WHERE p.client_id = turned.client_id
+    WHERE p.client_id = ANY(ARRAY(
+        SELECT client_id FROM touch_plans WHERE due_at <= $1
+        ORDER BY due_at, client_id LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING p.client_id, p.touch_no, p.owner_id, p.segment, p.priority, p.due_on, p.state,
         CASE WHEN p.state = 'due' THEN p.opens_at ELSE p.closes_at END AS turned_at
 """
@@ -50,4 +50,4 @@ async def turn_due_touches(tx: Connection, now: datetime) -> int:
     return len(rows)
 
 
-TOUCH_CLOCK = Timer("touch_clock", due_column("touch_plans"), turn_due_touches)
+TOUCH_CLOCK = Timer("touch_clock", due_column("touch_plans"), turn_due_touches, is_patient=True)
