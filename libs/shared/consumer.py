@@ -32,6 +32,8 @@ DISCOVER_SECONDS = 30.0
 RETRY_SECONDS = 1.0
 TELL_SECONDS = 1.0
 ROOM_SECONDS = 2.0  # the longest wait for the relay before a batch
+# What follows from the beginning of a backlog is sent while the rest is applied.
+FIRST_BATCH = 250
 LANES = 2  # while one's SQL runs, the other reads and computes; more gain nothing (measured)
 
 BATCH_SECONDS = Histogram("inbox_batch_seconds", "From fetched to committed")
@@ -41,6 +43,7 @@ class Consumer:
     """Feeds an inbox from the partitions held, for ever.
 
     Args:
+        batch: Records at most; a backlog is begun with few, and each time twice as many are taken.
         relay_keeps_up: While it is not set, what was said waits to be sent, and batches wait, too.
             After an outage events would else pile up behind those of this process's own backlog.
 
@@ -63,6 +66,7 @@ class Consumer:
         self._inbox = inbox
         self._group = group
         self._batch = batch
+        self._most = [min(FIRST_BATCH, batch)] * LANES
         self._relay_keeps_up = relay_keeps_up
         self._in_hand: list[Sequence[Record]] = [()] * LANES
         self._version = 0  # of the leases, as last told to the subscriber
@@ -117,8 +121,9 @@ class Consumer:
                 continue
             await self._let_the_relay_catch_up()
             records = await self.subscriber.fetch(
-                wait_seconds=FETCH_SECONDS, most=self._batch, lane=lane, lanes=LANES
+                wait_seconds=FETCH_SECONDS, most=self._most[lane], lane=lane, lanes=LANES
             )
+            self._most[lane] = min(max(FIRST_BATCH, 2 * len(records)), self._batch)
             await self._apply_until_done(records, lane)
 
     async def _let_the_relay_catch_up(self) -> None:

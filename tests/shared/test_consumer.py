@@ -10,7 +10,7 @@ import pytest
 
 from libs.shared import kafka
 from libs.shared.background import beside
-from libs.shared.consumer import Consumer
+from libs.shared.consumer import FIRST_BATCH, Consumer
 from libs.shared.database import Connection, Database
 from libs.shared.events import Event, LeadClaimed
 from libs.shared.ids import new_id
@@ -44,7 +44,11 @@ async def database(plumbing: Database) -> Database:
 
 @asynccontextmanager
 async def consuming(
-    database: Database, address: str, prefix: str, subscriptions: Sequence[Subscription[Any]]
+    database: Database,
+    address: str,
+    prefix: str,
+    subscriptions: Sequence[Subscription[Any]],
+    batch: int = 50,
 ) -> AsyncIterator[Consumer]:
     dispatcher = Dispatcher(subscriptions, prefix)
     heard = dispatcher.topics()
@@ -53,7 +57,7 @@ async def consuming(
         Leases(database.dsn, group=prefix + "g", topics=heard),
         Inbox(database, dispatcher),
         GroupOffsets(address, prefix + "g"),
-        batch=50,
+        batch=batch,
     )
     task = asyncio.create_task(consumer.run())
     try:
@@ -135,6 +139,26 @@ async def test_a_consumer_lets_a_relay_that_is_behind_catch_up(
         assert await database.pool.fetchval("SELECT count(*) FROM applied") <= 40
         keeps_up.set()
         await applied_count(database, 200)
+
+
+async def test_a_backlog_is_begun_with_a_small_batch(
+    database: Database, kafka_address: str, leads_topic: str
+) -> None:
+    sizes: list[int] = []
+    store = keep()
+
+    async def handle(events: Sequence[LeadClaimed], tx: Connection) -> None:
+        sizes.append(len(events))
+        await store(events, tx)
+
+    await send(kafka_address, leads_topic, [claimed(new_id(), 1) for _ in range(6_000)])
+    async with consuming(
+        database, kafka_address, leads_topic, [on(LeadClaimed, handle)], batch=1_500
+    ):
+        await applied_count(database, 6_000)
+
+    assert sizes[0] <= FIRST_BATCH
+    assert FIRST_BATCH < max(sizes) <= 1_500
 
 
 async def test_workers_that_come_and_go_apply_every_event_once_and_in_order(
