@@ -336,12 +336,13 @@ class TimerLoop:
 
     def _until_due(self, found: Ahead) -> float:
         """Seconds to sleep; 0: it is due."""
+        longest = _until_tick(LONGEST_SLEEP_SECONDS)
         if found.due_at is None:
-            return _until_tick(LONGEST_SLEEP_SECONDS)
+            return longest
         now = found.now or self._clock.now()
         if found.due_at <= now:
             return 0.0
-        return min((found.due_at - now).total_seconds(), LONGEST_SLEEP_SECONDS)
+        return min((found.due_at - now).total_seconds(), longest)
 
 
 def _until_tick(every: float) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -48,7 +48,9 @@ async def consuming(
     address: str,
     prefix: str,
     subscriptions: Sequence[Subscription[Any]],
+    *,
     batch: int = 50,
+    relay_keeps_up: asyncio.Event | None = None,
 ) -> AsyncIterator[Consumer]:
     dispatcher = Dispatcher(subscriptions, prefix)
     heard = dispatcher.topics()
@@ -58,14 +60,10 @@ async def consuming(
         Inbox(database, dispatcher),
         GroupOffsets(address, prefix + "g"),
         batch=batch,
+        relay_keeps_up=relay_keeps_up,
     )
-    task = asyncio.create_task(consumer.run())
-    try:
+    async with beside(consumer.run(), name="consumer"):
         yield consumer
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def send(address: str, prefix: str, events: Sequence[Event]) -> None:
@@ -122,18 +120,11 @@ async def test_a_consumer_lets_a_relay_that_is_behind_catch_up(
     database: Database, kafka_address: str, leads_topic: str
 ) -> None:
     keeps_up = asyncio.Event()
-    dispatcher = Dispatcher([on(LeadClaimed, keep())], leads_topic)
-    heard = dispatcher.topics()
-    consumer = Consumer(
-        Subscriber(kafka_address, topics=heard, fetch_wait_ms=50),
-        Leases(database.dsn, group=leads_topic + "g", topics=heard),
-        Inbox(database, dispatcher),
-        GroupOffsets(kafka_address, leads_topic + "g"),
-        batch=10,
-        relay_keeps_up=keeps_up,
-    )
+    subscriptions = [on(LeadClaimed, keep())]
     await send(kafka_address, leads_topic, [claimed(new_id(), 1) for _ in range(200)])
-    async with beside(consumer.run(), name="consumer"):
+    async with consuming(
+        database, kafka_address, leads_topic, subscriptions, batch=10, relay_keeps_up=keeps_up
+    ):
         await applied_count(database, 1)  # it is slowed down, not held for ever
         await asyncio.sleep(1.0)  # enough to apply all of them, if nothing held it up
         assert await database.pool.fetchval("SELECT count(*) FROM applied") <= 40
