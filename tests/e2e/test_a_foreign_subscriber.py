@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,8 @@ from tests.shared.streams import record_of
 
 PROGRAM = Path(__file__).resolve().parents[2] / "docs/examples/segments_subscriber.py"
 CLIENTS = [new_id() for _ in range(120)]
+DAYS = range(0, 500, 20)  # of purchases, each of a third of the clients
+PURCHASES = len(DAYS) * len(CLIENTS) // 3
 ERASED = 2**62
 
 Table = dict[str, tuple[int, str | None]]
@@ -146,8 +148,26 @@ async def has_heard_more(system: ForeignSystem, doors: Doors, than: int) -> int:
     return system.heard()
 
 
+async def at_rest(doors: Doors) -> None:
+    """Wait until scoring has counted every purchase and nobody's age is left to be looked at.
+
+    Without it the two tables may agree on the way: about purchases that scoring still has to hear.
+    """
+
+    async def still() -> bool:
+        counted = await doors.call("GET", "scoring", "/v1/segments", by="analyst")
+        shown = await doors.call("GET", "scoring", "/v1/sandbox/clock", by="admin")
+        now = datetime.fromisoformat(shown["now"])
+        found = await doors.all_pages("scoring", "/v1/scores")
+        ages = [datetime.fromisoformat(s["changes_at"]) for s in found if s["changes_at"]]
+        return counted["purchases"] == PURCHASES and all(now < age for age in ages)
+
+    await until("scoring is at rest", still, limit=20)
+
+
 async def same_table(system: ForeignSystem, doors: Doors) -> Table:
-    """Wait until the foreign table is scoring's; that table."""
+    """Wait until the foreign table is that of scoring at rest; that table."""
+    await at_rest(doors)
 
     async def same() -> bool:
         return system.table() == await scores(doors)
@@ -177,12 +197,12 @@ async def test_a_foreign_system_ends_with_scorings_table_however_often_it_dies(
     publisher = Publisher(scoring.kafka, client_id="contacts")
     async with Doors.open(scoring) as doors:
         await purchases_story.activate_rules(doors)
-        await buy(publisher, 0)
+        await buy(publisher, DAYS[0])
         with ForeignSystem.running(scoring.kafka, tmp_path / "first.db") as system:
             heard = 0
-            for day in range(1, 25):
-                await buy(publisher, day * 20)
-                if day % 6 == 0:
+            for day in DAYS[1:]:
+                await buy(publisher, day)
+                if day % 120 == 0:
                     heard = await has_heard_more(system, doors, heard)
                     system.kill()
                     await scoring.advance(timedelta(days=30))
