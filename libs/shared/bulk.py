@@ -6,6 +6,7 @@ arrays they can be a part of a statement that does other things, too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from uuid import UUID
 
 import orjson
@@ -13,7 +14,6 @@ import orjson
 from libs.shared.database import Connection
 
 MANY = 20
-_BRACES = bytes.maketrans(b"[]", b"{}")
 
 
 async def append(
@@ -29,16 +29,25 @@ async def append(
     )
 
 
-def array_text(values: Sequence[int | str | None]) -> str:
-    """PostgreSQL's text of an array of whole numbers or of plain names; `$1::text::int[]`.
+def array_text(values: Sequence[int | str | date | datetime | None]) -> str:
+    """PostgreSQL's text of an array; `$1::text::int[]`.
 
     asyncpg asks each element of an array twice whether it is an array itself, which takes ten
     times as long as sending it does: a tenth of a batch's time. Text is spared that.
 
     Args:
-        values: Names without quotes, backslashes and control characters, such as segments have.
+        values: All of one type. Instants become text in UTC, as `2026-11-28T12:00:00Z`.
     """
-    return orjson.dumps(values).translate(_BRACES).decode()
+    text = orjson.dumps(values, option=orjson.OPT_UTC_Z)[1:-1].decode()
+    if "\\" in text:  # PostgreSQL knows no \n and no \u000a
+        text = ",".join(map(_quoted, values))
+    return f"{{{text}}}"
+
+
+def _quoted(value: object) -> str:
+    if value is None:
+        return "null"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def ids_text(ids: Iterable[UUID]) -> str:
