@@ -45,6 +45,14 @@ SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 
+BY_KEYS = "set_config('enable_seqscan', 'off', true)"
+"""Part of a statement after which its transaction reads no table from end to end.
+
+A plan is made once and kept. Made while three rows stand in a table it reads all of it for each key
+that it is given, until the next ANALYZE: 2,000 purchases took 3.7 s so after 30,000 had come in
+since, and take 55 ms.
+"""
+
 IN_USE = Gauge("database_pool_in_use", "Connections at work, at most database_pool", ["pool"])
 SIZE = Gauge("database_pool_limit", "Connections that either pool may hold")
 

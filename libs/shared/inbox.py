@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from libs.shared import dead_letters, failpoints, telemetry
 from libs.shared.bulk import ids_text
-from libs.shared.database import Connection, Database, is_transient
+from libs.shared.database import BY_KEYS, Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.kafka import Record
 from libs.shared.leases import MOVE, NO_FENCE, Fence
@@ -30,13 +30,14 @@ POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
 # Nothing is remembered before the positions have moved, so whoever has lost them waits for no id.
 # Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
+# Handlers look rows up by keys; a plan made while three rows stood there must not read them all.
 _REMEMBER = f"""
     WITH moved AS ({MOVE}), new AS (
         INSERT INTO inbox (event_id) SELECT id FROM unnest($7::text::uuid[]) AS id
         WHERE (SELECT count(*) FROM moved) = cardinality($3) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING event_id
     )
-    SELECT (SELECT count(*) FROM moved) AS moved, count(*) AS new,
+    SELECT {BY_KEYS}, (SELECT count(*) FROM moved) AS moved, count(*) AS new,
         CASE WHEN count(*) < $8 THEN coalesce(array_agg(event_id), '{{}}') END AS new_ids,
         EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}) AS any_parked
     FROM new

@@ -7,7 +7,7 @@ takes the due rows that no other holds.
 
 from datetime import datetime
 
-from libs.shared.database import Connection
+from libs.shared.database import BY_KEYS, Connection
 from libs.shared.events import Event
 from libs.shared.timers import Timer, due_column
 from services.scoring.score_keeping import keep, load_alone
@@ -23,6 +23,7 @@ _DUE = """
 
 async def age_due_clients(tx: Connection, now: datetime) -> int:
     """Move clients over the boundaries that they have reached; at most `BATCH` of them."""
+    await tx.execute(f"SELECT {BY_KEYS}")
     due = [row["client_id"] for row in await tx.fetch(_DUE, now, BATCH)]
     if not due:
         return 0
