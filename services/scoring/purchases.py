@@ -13,8 +13,9 @@ import asyncpg
 from libs.shared.database import Connection
 from libs.shared.errors import DomainError
 from libs.shared.events import DealClosed, DealReversed, Event
+from services.scoring.plain_purchases import buy_plainly
 from services.scoring.rules import Rules
-from services.scoring.score_keeping import keep, load_alone
+from services.scoring.score_keeping import keep, load_alone, rules_last_seen
 from services.scoring.standing import Change
 
 _RETURN = """
@@ -43,6 +44,9 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
     Raises:
         CurrencyWithoutRate: A deal's currency is not in the rule set in force.
     """
+    deals = await buy_plainly(tx, deals, await rules_last_seen(tx))
+    if not deals:
+        return
     rules, standings, told_before = await load_alone(
         tx, [deal.client_id for deal in deals], [deal.deal_id for deal in deals]
     )

@@ -203,6 +203,7 @@ class Rules:
         segments: For a client whose run of months is shorter than any segment asks for.
         run_bounds: The runs of months that segments ask for, ascending; mostly none.
         segments_by_run: For each number of run bounds reached; the first is `segments`.
+        texts: What stands in the database of it: whoever finds the same there has these rules.
     """
 
     version: int
@@ -216,9 +217,12 @@ class Rules:
     period: timedelta
     rates: Mapping[str, Decimal]
     names: frozenset[str]
+    texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, version: int, rule_set: RuleSet, cuts: Cuts) -> "Rules":
+    def of(
+        cls, version: int, rule_set: RuleSet, cuts: Cuts, texts: tuple[str, ...] = ()
+    ) -> "Rules":
         """Prepare a version for use."""
         ranges = [
             Ranges(r.name, r.recency, r.frequency, r.monetary, r.monthly_run_from or 0)
@@ -238,6 +242,7 @@ class Rules:
             period=timedelta(days=rule_set.period_days),
             rates={rule_set.reporting_currency: Decimal(1)} | rule_set.exchange_rates,
             names=frozenset(rule_set.treatment()),
+            texts=texts,
         )
 
     @property

@@ -70,7 +70,7 @@ async def rules_in_force(connection: Connection) -> Rules:
 RULES_TEXTS = """
     (SELECT ARRAY[version::text, body::text, cuts::text] FROM rule_sets WHERE status = 'active')
 """
-"""The rules in force as a part of a statement; `rules_of_texts` makes them of it."""
+"""`Rules.texts` of those in force as a part of a statement; `rules_of_texts` makes rules of it."""
 
 
 def rules_of_texts(texts: Sequence[str]) -> Rules:
@@ -104,7 +104,8 @@ def _rules_of(row: asyncpg.Record | None) -> Rules:
 
 @lru_cache(maxsize=32)
 def _parsed(version: int, body: str, cuts: str) -> Rules:
-    return Rules.of(version, RuleSet.model_validate_json(body), cuts_from(orjson.loads(cuts)))
+    rule_set, texts = RuleSet.model_validate_json(body), (str(version), body, cuts)
+    return Rules.of(version, rule_set, cuts_from(orjson.loads(cuts)), texts)
 
 
 def cuts_from(stored: Mapping[str, Sequence[float]]) -> Cuts:

@@ -71,6 +71,12 @@ _SCORE_TYPES = {
     "oldest_day": "date",
     "monthly_run": "smallint",
 }
+SCORE_COLUMNS = (*_SCORE_TYPES, "rule_version")
+NEW_SCORES = "({}) = ({})".format(
+    ", ".join(SCORE_COLUMNS[1:]), ", ".join(f"excluded.{name}" for name in SCORE_COLUMNS[1:])
+)
+"""What an upsert of `SCORE_COLUMNS` sets where there is a row."""
+
 _GIVEN_AS = {
     "date": ("int", "date '0001-01-01' - 1 + {}"),
     "timestamptz": ("bigint", "to_timestamp({})"),
@@ -114,6 +120,11 @@ async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict
 _last_rules: Rules | None = None  # what a process goes by until it is told otherwise
 
 
+async def rules_last_seen(tx: Connection) -> Rules:
+    """A guess of the rules in force, for who looks whether they still are."""
+    return _last_rules or await rules_in_force(tx)
+
+
 async def load_alone(
     tx: Connection, client_ids: Iterable[UUID], deals: Sequence[UUID] = ()
 ) -> Loaded:
@@ -125,7 +136,7 @@ async def load_alone(
     """
     global _last_rules  # a guess that is checked
     standings = _empty(client_ids)
-    rules = _last_rules or await rules_in_force(tx)
+    rules = await rules_last_seen(tx)
     texts, told_before = await _read(tx, standings, rules, deals)
     _last_rules = rules_of_texts(texts) if texts else await rules_in_force(tx)
     if _last_rules is not rules:  # other rates, or days of another zone
@@ -246,13 +257,12 @@ def _keeping(*, counts: bool, buys: bool = False, says: bool = False) -> str:
     given = [_GIVEN_AS.get(kind, (kind, "{}")) for kind in _SCORE_TYPES.values()]
     arrays = ", ".join(f"${n}::text::{kind}[]" for n, (kind, _) in enumerate(given, 1))
     made = [sql.format(name) for name, (_, sql) in zip(_SCORE_TYPES, given, strict=True)]
-    names = [*_SCORE_TYPES, "rule_version"]
     parts = [
         f"""kept AS (
-            INSERT INTO scores ({", ".join(names)}) SELECT {", ".join(made)}, ${version}::int
+            INSERT INTO scores ({", ".join(SCORE_COLUMNS)})
+            SELECT {", ".join(made)}, ${version}::int
             FROM unnest({arrays}) AS new ({", ".join(_SCORE_TYPES)})
-            ON CONFLICT (client_id) DO UPDATE SET ({", ".join(names[1:])})
-                = ({", ".join(f"excluded.{name}" for name in names[1:])})
+            ON CONFLICT (client_id) DO UPDATE SET {NEW_SCORES}
             RETURNING client_id
         )""",
         # Their touches are planned anew (`touches/changes.py`).

@@ -1,0 +1,245 @@
+"""What one statement makes of a batch of deals is what the fold makes of them, one by one."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from libs.shared.events import DealClosed
+from libs.shared.ids import new_id
+from services.scoring import purchases, score_keeping
+from services.scoring.flags.deciding import override
+from services.scoring.plain_purchases import buy_plainly
+from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
+from services.scoring.rules import RuleSet
+from services.scoring.rules_in_force import rules_in_force
+from tests.scoring.conftest import NEW_YEAR, Scoring, closed, reversed_
+from tests.scoring.test_ageing_and_rescoring import activated
+
+RULE_SETS: dict[str, RuleSet] = {
+    "preset": DEFAULT_RULE_SET,
+    "purchases counted": DEFAULT_RULE_SET.model_copy(update={"frequency_counts": "purchases"}),
+    "a short period": DEFAULT_RULE_SET.model_copy(update={"period_days": 40}),
+    "two currencies": DEFAULT_RULE_SET.model_copy(
+        update={"exchange_rates": {"EUR": Decimal("91.37")}}
+    ),
+    "another zone": DEFAULT_RULE_SET.model_copy(update={"zone": "America/Havana"}),
+    "a run of months": PRESETS["life_cycle"],
+}
+CLIENTS = [new_id() for _ in range(6)]
+_TABLES = "purchases, purchase_counts, returns, scores, segment_history, outbox, touch_changes"
+
+# Whose deal, how long ago it was closed (or is yet to be), money, in which currency.
+DEAL = st.tuples(st.integers(0, 5), st.integers(-30, 420), st.integers(0, 9_000_000), st.booleans())
+BATCH = st.lists(DEAL, min_size=1, max_size=6)
+WAIT = st.integers(0, 90)
+HISTORY = st.lists(st.tuples(WAIT, st.booleans(), st.booleans(), BATCH), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize("name", RULE_SETS)
+@given(history=HISTORY)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_history_comes_to_what_the_fold_makes_of_it(
+    scoring: Scoring, fresh_scoring: Scoring, name: str, history: list[tuple[Any, ...]]
+) -> None:
+    deals: list[list[DealClosed]] = []
+    now = NEW_YEAR
+    for wait, _, _, batch in history:
+        now += timedelta(days=wait, seconds=1)
+        deals.append(
+            [
+                closed(
+                    CLIENTS[whose],
+                    ago=ago,
+                    money=money,
+                    at=now,
+                    currency="EUR" if is_euro and name == "two currencies" else "RUB",
+                )
+                for whose, ago, money, is_euro in batch
+            ]
+        )
+    for each in (scoring, fresh_scoring):
+        await each.database.pool.execute(f"TRUNCATE {_TABLES}")
+        await _put_in_force(each, RULE_SETS[name])
+    for (_, ages, gives_back, _), batch in zip(history, deals, strict=True):
+        at = batch[0].occurred_at
+        for each in (scoring, fresh_scoring):
+            if ages:  # or the timers are late
+                await each.ages_until(at)
+        await scoring.hears(*batch)
+        await _folds(fresh_scoring, batch)
+        if gives_back:
+            back = reversed_(batch[0], money=batch[0].amount_minor // 3, at=at)
+            await scoring.hears(back)
+            await fresh_scoring.hears(back)
+
+    assert await scoring.everything() == await fresh_scoring.everything()
+    assert await _said(scoring) == await _said(fresh_scoring)
+
+
+async def _put_in_force(scoring: Scoring, rule_set: RuleSet) -> None:
+    if not await scoring.database.pool.fetchval("SELECT 1 FROM rule_changes"):
+        await scoring.hears(closed(CLIENTS[0]))  # nobody activates rules for an empty base
+        await activated(scoring.database, rule_set, NEW_YEAR)
+        await scoring.applies_new_rules(NEW_YEAR)
+        await scoring.database.pool.execute(f"TRUNCATE {_TABLES}")
+
+
+async def _folds(scoring: Scoring, deals: Sequence[DealClosed]) -> None:
+    """Hear deals with everybody left to the fold."""
+
+    async def leaves_all(_tx: Any, deals: Sequence[DealClosed], _rules: Any) -> Any:
+        return deals
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(purchases, "buy_plainly", leaves_all)
+        await scoring.hears(*deals)
+
+
+async def _said(scoring: Scoring) -> list[object]:
+    fetch = scoring.database.pool.fetch
+    told = await fetch(
+        "SELECT shard, topic, also_topic, key, type, time, data, correlation_id, causation_id,"
+        " traceparent FROM outbox ORDER BY key, id"
+    )
+    noted = await fetch("SELECT DISTINCT client_id FROM touch_changes ORDER BY client_id")
+    ids = await fetch("SELECT count(*), count(DISTINCT event_id) FROM outbox")
+    assert ids[0][0] == ids[0][1]
+    return [told, noted, await fetch("SELECT sum(added) FROM purchase_counts")]
+
+
+async def left_to_the_fold(scoring: Scoring, *deals: DealClosed) -> list[UUID]:
+    """Whose deals are left; what the others' did is kept."""
+    async with scoring.database.transaction() as tx:
+        left = await buy_plainly(tx, deals, await rules_in_force(tx))
+    return [deal.client_id for deal in left]
+
+
+async def test_a_usual_batch_is_left_to_nobody(scoring: Scoring) -> None:
+    clients = [new_id() for _ in range(50)]
+
+    first = await left_to_the_fold(scoring, *(closed(c, ago=n) for n, c in enumerate(clients)))
+    second = await left_to_the_fold(scoring, *(closed(c, ago=2) for c in clients))
+
+    assert (first, second) == ([], [])
+    assert await scoring.database.pool.fetchval("SELECT sum(frequency) FROM scores") == 99
+    assert (await scoring.is_rescored(NEW_YEAR))["mismatches"] == 0
+
+
+@pytest.mark.parametrize("case", ["several", "future", "ageing", "override", "known", "currency"])
+async def test_whatever_else_happens_is_left_to_the_fold(scoring: Scoring, case: str) -> None:
+    client, other = new_id(), new_id()
+    known = closed(client, ago=10)
+    await scoring.hears(known, closed(other, ago=10))
+    deals = [closed(client)]
+    if case == "several":
+        deals.append(closed(client, ago=1))
+    elif case == "future":
+        deals = [closed(client, ago=-1)]
+    elif case == "ageing":
+        deals = [closed(client, at=(await scoring.score(client))["due_at"])]
+    elif case == "override":
+        async with scoring.database.transaction() as tx:
+            rules = await rules_in_force(tx)
+            until = rules.day_of(NEW_YEAR + timedelta(days=5))
+            await override(tx, [client], "champions", until, rules, NEW_YEAR)
+    elif case == "known":
+        deals = [closed(client, deal=known.deal_id)]
+    elif case == "currency":
+        deals = [closed(client, currency="CHF")]
+    before = await scoring.score(client)
+
+    left = await left_to_the_fold(scoring, *deals, closed(other))
+
+    assert left == [client] * len(deals)
+    assert await scoring.score(client) == before
+    assert (await scoring.score(other))["frequency"] == 2
+
+
+async def test_under_rules_that_are_not_in_force_everybody_is_left(scoring: Scoring) -> None:
+    client, newcomer = new_id(), new_id()
+    await scoring.hears(closed(client))
+    async with scoring.database.transaction() as tx:
+        rules = await rules_in_force(tx)
+    changed = DEFAULT_RULE_SET.model_copy(update={"period_days": 30})
+    await activated(scoring.database, changed, NEW_YEAR)
+
+    deals = [closed(client, ago=1), closed(newcomer)]
+    async with scoring.database.transaction() as tx:
+        assert await buy_plainly(tx, deals, rules) == deals
+    # Not even where the number of the version is the same, as after a database was restored.
+    same = await scoring.database.pool.execute(
+        "UPDATE rule_sets SET version = 9 WHERE version = 1;"
+    )
+    assert same == "UPDATE 1"
+    await scoring.database.pool.execute(
+        "UPDATE rule_sets SET status = 'retired';"
+        "INSERT INTO rule_sets SELECT 1, 'active', body, cuts, created_at, created_by,"
+        " activated_at, activated_by FROM rule_sets WHERE version = 2"
+    )
+    async with scoring.database.transaction() as tx:
+        assert await buy_plainly(tx, deals, rules) == deals
+
+
+async def test_who_waited_for_an_analyst_goes_by_their_word(scoring: Scoring) -> None:
+    client = new_id()
+    await scoring.hears(closed(client, ago=3))
+    async with scoring.database.transaction() as tx:
+        rules = await rules_in_force(tx)
+        until = rules.day_of(NEW_YEAR + timedelta(days=5))
+        await override(tx, [client], "champions", until, rules, NEW_YEAR)
+        waiting = asyncio.create_task(scoring.hears(closed(client, ago=1)))
+        async with asyncio.timeout(20):
+            while not await scoring.database.pool.fetchval(_WAITING):
+                await asyncio.sleep(0.01)
+    await waiting
+
+    score = await scoring.score(client)
+    assert (score["segment"], score["frequency"], score["seq"]) == ("champions", 2, 2)
+    assert await scoring.said() == [(str(client), 1), (str(client), 2)]
+    assert (await scoring.is_rescored(NEW_YEAR))["mismatches"] == 0
+
+
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%told%'
+"""
+
+
+async def test_a_plan_made_for_three_clients_reads_no_table_of_thousands(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL keeps it until the next ANALYZE, which may be a minute away."""
+    monkeypatch.setattr(score_keeping, "_last_rules", None)
+    few, many = [new_id() for _ in range(3)], [new_id() for _ in range(2_000)]
+    pool = scoring.database.pool
+    await pool.execute(
+        "ALTER TABLE scores SET (autovacuum_enabled = off);"
+        "ALTER TABLE purchases SET (autovacuum_enabled = off)"
+    )
+    await scoring.hears(*(closed(client) for client in few))
+    await pool.execute("ANALYZE scores; ANALYZE purchases")
+    for _ in range(8):  # after five PostgreSQL keeps a plan for any parameters
+        await scoring.hears(*(closed(client) for client in few))
+    before = await _read_from_end_to_end(scoring)
+
+    await scoring.hears(*(closed(client, ago=40) for client in many))
+    await scoring.hears(*(closed(client) for client in many[:100] for _ in range(2)))
+
+    assert await _read_from_end_to_end(scoring) == before
+
+
+async def _read_from_end_to_end(scoring: Scoring) -> int:
+    pool = scoring.database.pool
+    await asyncio.sleep(1.1)  # a session tells once a second what it did
+    await asyncio.gather(*(pool.execute("SELECT pg_stat_force_next_flush()") for _ in range(4)))
+    count: int = await pool.fetchval(
+        "SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname IN ('scores', 'purchases')"
+    )
+    return count
