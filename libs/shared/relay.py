@@ -38,8 +38,9 @@ SENT = Counter("outbox_sent_total", "Events acknowledged by the broker")
 FAILURES = Counter("outbox_relay_failures_total", "Rounds that failed and were begun again")
 
 _READ = """
-    SELECT o.* FROM unnest($1::smallint[]) AS held(shard)
-    CROSS JOIN LATERAL (
+    SELECT o.shard, o.id, event_id, topic, also_topic, key, type, time, data, correlation_id,
+        causation_id, traceparent, extra
+    FROM unnest($1::smallint[]) AS held(shard) CROSS JOIN LATERAL (
         SELECT * FROM outbox WHERE outbox.shard = held.shard ORDER BY id LIMIT $2
     ) AS o
 """
@@ -169,20 +170,12 @@ class Relay:
         return len(rows)
 
     def _outgoing(self, row: asyncpg.Record) -> list[Outgoing]:
-        headers = headers_of(
-            row["event_id"],
-            self._source,
-            row["type"],
-            row["time"],
-            row["key"],
-            row["correlation_id"],
-            row["causation_id"],
-            row["traceparent"],
-        )
-        if row["extra"]:
-            headers += [(name, value.encode()) for name, value in row["extra"].items()]
-        key, data, also = row["key"].encode(), row["data"], row["also_topic"]
-        outgoing = [Outgoing(self._prefix + row["topic"], key, data, headers)]
+        _, _, id_, topic, also, key, type_, time_, data, correlation, cause, trace, extra = row
+        headers = headers_of(id_, self._source, type_, time_, key, correlation, cause, trace)
+        if extra:
+            headers += [(name, value.encode()) for name, value in extra.items()]
+        binary_key = key.encode()
+        outgoing = [Outgoing(self._prefix + topic, binary_key, data, headers)]
         if also is not None:
-            outgoing.append(Outgoing(self._prefix + also, key, data, headers))
+            outgoing.append(Outgoing(self._prefix + also, binary_key, data, headers))
         return outgoing
