@@ -5,11 +5,7 @@ microseconds for a row of the outbox). It needs a round trip more, so a few rows
 arrays they can be a part of a statement that does other things, too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
-from uuid import UUID
-
-import orjson
+from collections.abc import Mapping, Sequence
 
 from libs.shared.database import Connection
 
@@ -27,32 +23,6 @@ async def append(
     await connection.executemany(
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows
     )
-
-
-def array_text(values: Sequence[int | str | date | datetime | None]) -> str:
-    """PostgreSQL's text of an array; `$1::text::int[]`.
-
-    asyncpg asks each element of an array twice whether it is an array itself, which takes ten
-    times as long as sending it does: a tenth of a batch's time. Text is spared that.
-
-    Args:
-        values: All of one type. Instants become text in UTC, as `2026-11-28T12:00:00Z`.
-    """
-    text = orjson.dumps(values, option=orjson.OPT_UTC_Z)[1:-1].decode()
-    if "\\" in text:  # PostgreSQL knows no \n and no \u000a
-        text = ",".join(map(_quoted, values))
-    return f"{{{text}}}"
-
-
-def _quoted(value: object) -> str:
-    if value is None:
-        return "null"
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def ids_text(ids: Iterable[UUID]) -> str:
-    """The same of ids; `$1::text::uuid[]`."""
-    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def insert_arrays(table: str, types: Mapping[str, str], first: int) -> str:

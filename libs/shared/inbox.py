@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
 from libs.shared import dead_letters, failpoints, telemetry
-from libs.shared.bulk import ids_text
+from libs.shared.arrays import ids_text
 from libs.shared.database import BY_KEYS, Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.kafka import Record

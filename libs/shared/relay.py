@@ -16,8 +16,8 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
 from libs.shared import failpoints, telemetry
+from libs.shared.arrays import array_text
 from libs.shared.background import to_its_end
-from libs.shared.bulk import array_text
 from libs.shared.cloudevents import headers_of
 from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
 from libs.shared.kafka import BrokerError, Outgoing, Publisher

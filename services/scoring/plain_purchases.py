@@ -11,7 +11,7 @@ from datetime import date
 from typing import NamedTuple
 
 from libs.shared import context, failpoints
-from libs.shared.bulk import array_text, ids_text
+from libs.shared.arrays import array_text, ids_text
 from libs.shared.database import Connection
 from libs.shared.events import DealClosed, SegmentChanged
 from libs.shared.ids import new_id

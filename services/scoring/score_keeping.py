@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.shared import failpoints
-from libs.shared.bulk import MANY, append, array_text, ids_text, insert_arrays
+from libs.shared.arrays import array_text, ids_text
+from libs.shared.bulk import MANY, append, insert_arrays
 from libs.shared.database import Connection
 from libs.shared.ids import quick
 from services.scoring.rfm import Figures, Scores

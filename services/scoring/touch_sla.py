@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from libs.shared.arrays import array_text
 from libs.shared.calendars import Calendar
 from libs.shared.field_types import Flag
 
@@ -88,14 +89,10 @@ class WorkingDays:
         It reads a text of integers several times faster than we could send dates and instants.
         """
         return (
-            _as_array((day - EPOCH).days for day in self.days),
-            _as_array(int(opens.timestamp()) for opens, _ in self.spans),
-            _as_array(int(closes.timestamp()) for _, closes in self.spans),
+            array_text([(day - EPOCH).days for day in self.days]),
+            array_text([int(opens.timestamp()) for opens, _ in self.spans]),
+            array_text([int(closes.timestamp()) for _, closes in self.spans]),
         )
-
-
-def _as_array(values: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
 
 
 @lru_cache(maxsize=64)
