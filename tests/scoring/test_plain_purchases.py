@@ -187,6 +187,18 @@ async def test_under_rules_that_are_not_in_force_everybody_is_left(scoring: Scor
         assert await buy_plainly(tx, deals, rules) == deals
 
 
+async def test_one_deal_of_two_clients_in_a_batch_counts_once(scoring: Scoring) -> None:
+    """Contacts never says so; if it did, nothing else of the batch would suffer."""
+    deal, one, other, third = new_id(), new_id(), new_id(), new_id()
+
+    await scoring.hears(closed(one, deal=deal), closed(other, deal=deal), closed(third))
+
+    rows = await scoring.database.pool.fetch("SELECT client_id, frequency FROM scores")
+    assert {row["client_id"]: row["frequency"] for row in rows} == {one: 1, third: 1}
+    assert await scoring.database.pool.fetchval("SELECT count(*) FROM dead_letters") == 0
+    assert (await scoring.is_rescored(NEW_YEAR))["mismatches"] == 0
+
+
 async def test_who_waited_for_an_analyst_goes_by_their_word(scoring: Scoring) -> None:
     client = new_id()
     await scoring.hears(closed(client, ago=3))
