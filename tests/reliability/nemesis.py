@@ -23,6 +23,8 @@ from confluent_kafka.admin import AdminClient
 from deploy.local.processes import LocalRunnerError
 from deploy.local.supervision import PythonProcess
 from libs.shared import failpoints
+from libs.shared.events import COMPACTED_TOPICS, TOPICS
+from libs.shared.kafka import Probe
 from libs.shared.outages import UNREACHABLE
 from tests.reliability import injected
 from tests.reliability.field import LEDGER, Field
@@ -268,12 +270,22 @@ class Nemesis:
         return True
 
     async def _until_brokers(self, limit: float) -> None:
-        async with asyncio.timeout(limit):
-            while True:
-                await asyncio.sleep(0.3)
-                with contextlib.suppress(LocalRunnerError):
-                    await asyncio.to_thread(self._field.kafka.await_ready, 0.2)
-                    return
+        """Wait until all brokers are there and all topics can be written to.
+
+        Brokers that answer again need some seconds until each partition has two replicas in sync;
+        until then they refuse what they are sent.
+        """
+        probe = Probe(self._field.suite.kafka, (*TOPICS, *COMPACTED_TOPICS))
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    await asyncio.sleep(0.3)
+                    with contextlib.suppress(LocalRunnerError):
+                        await asyncio.to_thread(self._field.kafka.await_ready, 0.2)
+                        if await probe.answers(within_seconds=2):
+                            return
+        finally:
+            await probe.close()
 
     async def _move_leaders(self) -> bool:
         """Give partitions back to their preferred leaders; after a broker's death many are not."""
