@@ -139,6 +139,16 @@ class Scoring:
             )
         }
 
+    async def besides(self) -> list[object]:
+        """What stands beside `everything`: what is to be sent, to be planned, and how many."""
+        fetch = self.database.pool.fetch
+        told = await fetch(
+            "SELECT shard, topic, also_topic, key, type, time, data, correlation_id, causation_id,"
+            " traceparent FROM outbox ORDER BY key, id"
+        )
+        planned = await fetch("SELECT DISTINCT client_id FROM touch_changes ORDER BY client_id")
+        return [told, planned, await fetch("SELECT sum(added) FROM purchase_counts")]
+
     async def said(self) -> list[tuple[str, int]]:
         """The segment.changed events in the outbox: client and seq, in the order of saying."""
         rows = await self.database.pool.fetch(

@@ -80,7 +80,12 @@ async def test_any_history_comes_to_what_the_fold_makes_of_it(
             await fresh_scoring.hears(back)
 
     assert await scoring.everything() == await fresh_scoring.everything()
-    assert await _said(scoring) == await _said(fresh_scoring)
+    assert await scoring.besides() == await fresh_scoring.besides()
+    ids = await scoring.database.pool.fetchrow(
+        "SELECT count(*), count(DISTINCT event_id) FROM outbox"
+    )
+    assert ids is not None
+    assert ids[0] == ids[1]
 
 
 async def _put_in_force(scoring: Scoring, rule_set: RuleSet) -> None:
@@ -100,18 +105,6 @@ async def _folds(scoring: Scoring, deals: Sequence[DealClosed]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(purchases, "buy_plainly", leaves_all)
         await scoring.hears(*deals)
-
-
-async def _said(scoring: Scoring) -> list[object]:
-    fetch = scoring.database.pool.fetch
-    told = await fetch(
-        "SELECT shard, topic, also_topic, key, type, time, data, correlation_id, causation_id,"
-        " traceparent FROM outbox ORDER BY key, id"
-    )
-    noted = await fetch("SELECT DISTINCT client_id FROM touch_changes ORDER BY client_id")
-    ids = await fetch("SELECT count(*), count(DISTINCT event_id) FROM outbox")
-    assert ids[0][0] == ids[0][1]
-    return [told, noted, await fetch("SELECT sum(added) FROM purchase_counts")]
 
 
 async def left_to_the_fold(scoring: Scoring, *deals: DealClosed) -> list[UUID]:
@@ -174,11 +167,8 @@ async def test_under_rules_that_are_not_in_force_everybody_is_left(scoring: Scor
     async with scoring.database.transaction() as tx:
         assert await buy_plainly(tx, deals, rules) == deals
     # Not even where the number of the version is the same, as after a database was restored.
-    same = await scoring.database.pool.execute(
-        "UPDATE rule_sets SET version = 9 WHERE version = 1;"
-    )
-    assert same == "UPDATE 1"
     await scoring.database.pool.execute(
+        "UPDATE rule_sets SET version = 9 WHERE version = 1;"
         "UPDATE rule_sets SET status = 'retired';"
         "INSERT INTO rule_sets SELECT 1, 'active', body, cuts, created_at, created_by,"
         " activated_at, activated_by FROM rule_sets WHERE version = 2"

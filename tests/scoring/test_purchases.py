@@ -90,22 +90,11 @@ async def test_how_events_are_cut_into_batches_changes_nothing(
 
     assert await scoring.everything() == await fresh_scoring.everything()
     assert sorted(await scoring.said()) == sorted(await fresh_scoring.said())
-    assert await _besides(scoring) == await _besides(fresh_scoring)
+    assert await scoring.besides() == await fresh_scoring.besides()
     by_client: dict[str, list[int]] = {}
     for client, seq in await scoring.said():
         by_client.setdefault(client, []).append(seq)
     assert all(said == list(range(1, len(said) + 1)) for said in by_client.values())
-
-
-async def _besides(scoring: Scoring) -> list[object]:
-    """What a few rows and many are written into by statements of their own."""
-    fetch = scoring.database.pool.fetch
-    told = await fetch(
-        "SELECT shard, topic, also_topic, key, type, time, data, correlation_id, causation_id"
-        " FROM outbox ORDER BY key, causation_id, data"
-    )
-    planned = await fetch("SELECT DISTINCT client_id FROM touch_changes ORDER BY client_id")
-    return [told, planned, await fetch("SELECT sum(added) FROM purchase_counts")]
 
 
 async def test_hearing_everything_twice_changes_nothing(scoring: Scoring) -> None:
