@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
+import orjson
+
 from libs.shared.events import Event
 from libs.shared.ids import quick
 
@@ -61,7 +63,7 @@ def headers_of(
     headers = [
         *_fixed(source, type_),
         ("ce_id", str(id_).encode()),
-        ("ce_time", instant.isoformat()[:-6].encode() + b"Z"),  # without its +00:00
+        ("ce_time", orjson.dumps(instant, option=orjson.OPT_UTC_Z)[1:-1]),  # without its quotes
         ("ce_subject", key),
         ("ce_partitionkey", key),
     ]

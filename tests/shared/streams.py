@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
+from aiokafka.partitioner import murmur2
+
 from libs.shared.cloudevents import Envelope, encode_headers
 from libs.shared.database import Connection, Database
 from libs.shared.events import Event, LeadClaimed, LeadReleased
@@ -36,6 +38,12 @@ def released(lead: UUID, epoch: int) -> LeadReleased:
         reason="busy",
         occurred_at=NOON,
     )
+
+
+def partition_of(key: object, partitions: int) -> int:
+    """Where every Kafka client puts events of a key."""
+    hash_: int = murmur2(str(key).encode()) & 0x7FFFFFFF
+    return hash_ % partitions
 
 
 def record_of(event: Event, *, value: bytes | None = None, partition: int = 0) -> Record:

@@ -21,7 +21,6 @@ from libs.shared.kafka import (
     Publisher,
     Subscriber,
     Topic,
-    hash_of_key,
 )
 from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher, Subscription, on
@@ -31,6 +30,7 @@ from tests.shared.streams import (
     applied_to,
     claimed,
     keep,
+    partition_of,
     record_of,
     released,
 )
@@ -93,8 +93,8 @@ async def test_a_batch_that_takes_long_does_not_hold_up_the_other_lanes_partitio
     database: Database, kafka_address: str, leads_topic: str
 ) -> None:
     leads = [new_id() for _ in range(40)]
-    slow = [lead for lead in leads if hash_of_key(str(lead).encode()) % 4 == 0]
-    others = [lead for lead in leads if hash_of_key(str(lead).encode()) % 4 in (1, 3)]
+    slow = [lead for lead in leads if partition_of(lead, 4) == 0]
+    others = [lead for lead in leads if partition_of(lead, 4) in (1, 3)]
     may_go_on = asyncio.Event()
     store = keep()
 

@@ -350,6 +350,7 @@ async def test_a_rows_shard_never_depends_on_the_process(plumbing: Database) -> 
 
 def test_a_key_goes_to_the_partition_that_every_kafka_client_would_choose() -> None:
     chance = random.Random(4)
-    for length in range(60):
-        key = chance.randbytes(length)
-        assert kafka.hash_of_key(key) == murmur2(key) & 0x7FFFFFFF
+    keys = [chance.randbytes(length) for length in range(60) for _ in range(3)]
+    keys += [byte * length for byte in (b"\0", b"\xff") for length in (1, 4, 36, 37)]
+    assert kafka.hashes_of_keys(keys) == {key: murmur2(key) & 0x7FFFFFFF for key in keys}
+    assert kafka.hashes_of_keys([]) == {}

@@ -17,11 +17,11 @@ from libs.shared.database import Database
 from libs.shared.events import LeadClaimed
 from libs.shared.ids import new_id
 from libs.shared.inbox import Inbox
-from libs.shared.kafka import GroupOffsets, Outgoing, Publisher, Subscriber, Topic, hash_of_key
+from libs.shared.kafka import GroupOffsets, Outgoing, Publisher, Subscriber, Topic
 from libs.shared.leases import Leases
 from libs.shared.subscriptions import Dispatcher, on
 from tests.conftest import free_port
-from tests.shared.streams import APPLIED, claimed, keep, record_of
+from tests.shared.streams import APPLIED, claimed, keep, partition_of, record_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 4
@@ -55,7 +55,7 @@ def leads_of_every_partition() -> list[UUID]:
     found: dict[int, list[UUID]] = {number: [] for number in range(PARTITIONS)}
     while min(map(len, found.values())) < 3:
         lead = new_id()
-        found[hash_of_key(str(lead).encode()) % PARTITIONS].append(lead)
+        found[partition_of(lead, PARTITIONS)].append(lead)
     return [lead for leads in found.values() for lead in leads[:3]]
 
 

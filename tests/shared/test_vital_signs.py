@@ -27,7 +27,6 @@ from libs.shared.kafka import (
     Publisher,
     Subscriber,
     Topic,
-    hash_of_key,
 )
 from libs.shared.lag import LagMeter
 from libs.shared.leases import Leases
@@ -38,7 +37,7 @@ from libs.shared.timers import Timer, TimerLoop, due_column
 from libs.shared.vital_signs import VitalSigns
 from libs.shared.watchdog import Watchdog
 from tests.conftest import free_port
-from tests.shared.streams import claimed, record_of
+from tests.shared.streams import claimed, partition_of, record_of
 
 
 def shown(name: str, **labels: str) -> float:
@@ -252,7 +251,7 @@ async def test_half_of_a_consumer_that_hangs_is_not_excused_by_the_other_half(
 
     async def hang_in_partition_0(events: Sequence[LeadClaimed], _tx: Connection) -> None:
         nonlocal applied
-        if any(hash_of_key(event.key.encode()) % 2 == 0 for event in events):
+        if any(partition_of(event.key, 2) == 0 for event in events):
             await asyncio.Event().wait()
         applied += len(events)
 
