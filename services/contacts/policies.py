@@ -124,10 +124,17 @@ class ComplaintPolicy(Policy, name="complaints"):
     not_older_than_days: Annotated[int, Field(strict=True, ge=0, le=3660)] = 7
 
 
+class PageViewPolicy(Policy, name="page_views"):
+    """How long single views of pages are kept: so long, one that is told again counts once."""
+
+    kept_days: Annotated[int, Field(strict=True, ge=1, le=3660)] = 400
+
+
 POLICIES: tuple[type[Policy], ...] = (
     PhonePolicy,
     PipelinePolicy,
     RefusalPolicy,
     FormPolicy,
     ComplaintPolicy,
+    PageViewPolicy,
 )

@@ -8,6 +8,7 @@ import pytest
 
 from libs.shared.errors import Invalid
 from libs.shared.ids import new_id
+from services.contacts.pages.forgetting import forget_views
 from services.contacts.pages.viewing import page_of
 from tests.contacts.conftest import Contacts
 
@@ -103,3 +104,25 @@ def test_a_page_is_site_and_path(url: str, place: tuple[str, str]) -> None:
 def test_an_address_without_a_domain_is_none(url: str) -> None:
     with pytest.raises(Invalid):
         page_of(url)
+
+
+async def test_a_view_is_forgotten_when_the_policy_keeps_it_no_longer(contacts: Contacts) -> None:
+    anna = await contacts.add_client()
+    old, new = view(client_id=anna["id"]), view(client_id=anna["id"])
+    await tell(contacts, old)
+    pool = contacts.database.pool
+    await pool.execute("UPDATE page_views SET received_at = received_at - interval '31 days'")
+    await tell(contacts, new)
+    now = datetime.now(UTC)
+
+    async with pool.acquire() as connection:
+        assert await forget_views(connection, now) == 0
+        changed = await contacts.http.put(
+            "/v1/policies/page_views", json={"body": {"kept_days": 30}}, headers={"If-Match": '"0"'}
+        )
+        assert changed.status_code == 200, changed.text
+        assert await forget_views(connection, now) == 1
+        assert await forget_views(connection, now) == 0
+
+    assert (await tell(contacts, new))["created"] == 0
+    assert (await tell(contacts, old))["created"] == 1
