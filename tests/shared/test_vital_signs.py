@@ -122,6 +122,25 @@ async def say_three(database: Database) -> None:
         await outbox.add(session, *(claimed(new_id(), 1) for _ in range(3)))
 
 
+async def test_looking_reads_no_outbox_from_end_to_end(
+    plumbing: Database, kafka_address: str, leads: str
+) -> None:
+    """Until the next VACUUM it may be thousands of pages of what was sent."""
+    await say_three(plumbing)
+    await plumbing.pool.execute("ANALYZE outbox")
+
+    async with watched(plumbing, kafka_address, [leads]) as worker:
+        for _ in range(3):
+            await worker.signs.look()
+        assert shown("outbox_depth") == 3
+    await asyncio.sleep(0.2)  # its session ends, and tells what it did
+
+    seen = await plumbing.pool.fetchval(
+        "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'outbox'"
+    )
+    assert seen == 0
+
+
 async def test_what_is_not_sent_is_counted_and_grows_older(
     plumbing: Database, kafka_address: str, leads: str
 ) -> None:
