@@ -28,7 +28,7 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.floor import Floor
 from tests.benchmarks.servers import Servers, scoring_worker
 
-EVENTS = 32_000  # in a round, which takes two seconds then
+EVENTS = 48_000  # in a round, which takes two seconds then
 ROUNDS = 2
 PREFIX = "loop."
 _LONGEST_SECONDS = 60.0
