@@ -57,7 +57,7 @@ _LOOK = f"""
             AND application_name = $2 AND xact_start < clock_timestamp() - $3::interval / 2
             AND (state = 'active' OR state_change > clock_timestamp() - $3::interval)) AS long_work
 """
-# What was sent leaves empty pages until the next VACUUM, which may be a minute away: reading through
+# What was sent leaves empty pages until the next VACUUM, a minute away at times. Reading through
 # them took 12 ms of every second, and every event of that moment waited.
 _SETTINGS = {"application_name": "vital signs", "enable_seqscan": "off"}
 _POSITIONS = """
