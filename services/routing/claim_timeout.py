@@ -13,15 +13,15 @@ from libs.shared.events import LeadUnclaimed
 from libs.shared.timers import Timer
 from services.routing.deciding import FACTS
 from services.routing.desk import DESK
-from services.routing.offering import offer_these
+from services.routing.offering import WITH_ITS_OFFER, offer_these
 
 BATCH = 500
 
 _LAPSE = f"""
     WITH lapsed AS MATERIALIZED (
-        SELECT lead_id, manager_id AS silent, epoch FROM leads
-        WHERE state = 'offered' AND due_at <= $1
-        ORDER BY due_at, lead_id LIMIT $2 FOR UPDATE SKIP LOCKED
+        SELECT lead_id, manager_id AS silent, l.epoch FROM leads AS l {WITH_ITS_OFFER}
+        WHERE state = 'offered' AND due_at <= $1 AND seen.epoch = l.epoch
+        ORDER BY due_at, lead_id LIMIT $2 FOR UPDATE OF l SKIP LOCKED
     ), moved AS (
         UPDATE leads AS l SET state = 'waiting', due_at = $1, manager_id = NULL,
             asked = l.asked || lapsed.silent

@@ -27,6 +27,14 @@ from services.routing.desk import DESK, DESK_AS_SEEN, NEVER, remember
 
 BATCH = 500
 
+# For statements that lock leads and end their offers, with `seen.epoch = l.epoch`. Locking takes a
+# lead as it is by then: offered again perhaps, by an offer that the statement began too early to
+# see. It would stay open, and no other could ever be made. So who was offered again is let go.
+WITH_ITS_OFFER = """CROSS JOIN LATERAL (
+            SELECT epoch FROM offers
+            WHERE offers.lead_id = l.lead_id AND offers.epoch = l.epoch OFFSET 0
+        ) AS seen"""
+
 _WAITING = f"""
     WITH due AS MATERIALIZED (
         SELECT {FACTS} FROM leads AS l LEFT JOIN client_segments AS s USING (client_id)

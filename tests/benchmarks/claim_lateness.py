@@ -24,11 +24,16 @@ _SOON = timedelta(milliseconds=500)
 _LONGEST_SECONDS = 40.0
 
 _FILL = """
-    INSERT INTO leads (lead_id, client_id, source, channel, received_at, state, due_at, manager_id,
-        epoch, alert_at)
-    SELECT uuidv7(), uuidv7(), 'site', 'form', now(), 'offered', $2::timestamptz + n * $3::interval,
-        (SELECT manager_id FROM managers LIMIT 1), 1, now() + interval '1 day'
-    FROM generate_series(1, $1::int) AS n
+    WITH filled AS (
+        INSERT INTO leads (lead_id, client_id, source, channel, received_at, state, due_at,
+            manager_id, epoch, alert_at)
+        SELECT uuidv7(), uuidv7(), 'site', 'form', now(), 'offered',
+            $2::timestamptz + n * $3::interval, (SELECT manager_id FROM managers LIMIT 1), 1,
+            now() + interval '1 day'
+        FROM generate_series(1, $1::int) AS n RETURNING lead_id, manager_id, due_at
+    )
+    INSERT INTO offers (lead_id, manager_id, epoch, why, offered_at, claim_until)
+    SELECT lead_id, manager_id, 1, 'bench', now(), due_at FROM filled
 """
 _COUNT = """
     UPDATE loads SET open_leads = (SELECT count(*) FROM leads WHERE leads.manager_id =

@@ -20,6 +20,7 @@ from services.routing import common_queue
 from services.routing.choosing.presence import HERE, NAMES, Presence, presence
 from services.routing.desk import facts_of
 from services.routing.holding import held_otherwise
+from services.routing.offering import WITH_ITS_OFFER
 from services.routing.policy import PresencePolicy
 
 BATCH = 200
@@ -37,11 +38,11 @@ _NOTE = """
 """
 # Who is away was not silent: the lead may come back to them in the same round. A locked one is
 # being claimed, given back or moved on already; who waited for it could be waited for.
-_WITHDRAW = """
+_WITHDRAW = f"""
     WITH held AS (
-        SELECT lead_id, manager_id AS holder, epoch FROM leads
-        WHERE manager_id = ANY($1::uuid[]) AND state = 'offered'
-        ORDER BY lead_id FOR UPDATE SKIP LOCKED
+        SELECT lead_id, manager_id AS holder, l.epoch FROM leads AS l {WITH_ITS_OFFER}
+        WHERE manager_id = ANY($1::uuid[]) AND state = 'offered' AND seen.epoch = l.epoch
+        ORDER BY lead_id FOR UPDATE OF l SKIP LOCKED
     ), moved AS (
         UPDATE leads SET state = 'waiting', manager_id = NULL, due_at = $2
         FROM held WHERE leads.lead_id = held.lead_id
