@@ -35,6 +35,9 @@ log = structlog.get_logger()
 BrokerError = KafkaError
 REQUEST_TIMEOUT_MS = 10_000
 METADATA_MAX_AGE_MS = 30_000
+# What a broker takes, less some room. The batches of a partition go one after another, each when
+# the one before is acknowledged by all replicas: the fewer, the sooner a backlog is sent.
+MAX_BATCH_BYTES = 960 * 1024
 
 COMMIT_FAILURES = Counter(
     "group_commit_failures_total", "Positions that the group could not be told; harmless to us"
@@ -101,7 +104,7 @@ class Publisher:
             enable_idempotence=True,
             acks="all",
             linger_ms=0,  # batches form by themselves under load; 5 ms would be 5 ms for everybody
-            max_batch_size=256 * 1024,
+            max_batch_size=MAX_BATCH_BYTES,
             max_request_size=8 * 1024 * 1024,
             request_timeout_ms=10_000,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
