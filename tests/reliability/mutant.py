@@ -126,14 +126,23 @@ def volatile_clock() -> None:
     """The statement asks the server what time it is, not the service's clock."""
     from services.routing import claim_timeout
 
-    claim_timeout._LAPSE = claim_timeout._LAPSE.replace(
-        "due_at <= $1\n", "due_at <= clock_timestamp() AND $1::timestamptz IS NOT NULL\n"
+    claim_timeout._LAPSE = _other(
+        claim_timeout._LAPSE,
+        "due_at <= $1 ",
+        "due_at <= clock_timestamp() AND $1::timestamptz IS NOT NULL ",
     )
 
 
 def unsorted_inbox() -> None:
     """Ids are remembered in whatever order they came."""
-    inbox._REMEMBER = inbox._REMEMBER.replace("ORDER BY id", "ORDER BY md5(id::text || random())")
+    inbox._REMEMBER = _other(inbox._REMEMBER, "ORDER BY id", "ORDER BY md5(id::text || random())")
+
+
+def _other(statement: str, right: str, wrong: str) -> str:
+    """A statement made wrong; it must not have been changed so that it stays right."""
+    if right not in statement:
+        raise ValueError(f"{right!r} is not in the statement any more")
+    return statement.replace(right, wrong)
 
 
 def swallowed_commit() -> None:
