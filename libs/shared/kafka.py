@@ -8,9 +8,7 @@ fetches the partitions that its worker holds.
 import asyncio
 import contextlib
 import time
-from array import array
-from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,6 +27,8 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 from prometheus_client import Counter
+
+from libs.shared.key_hash import hashes_of_keys
 
 log = structlog.get_logger()
 
@@ -145,43 +145,6 @@ async def _packed(
             if batches[-1].append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
                 raise MessageSizeTooLargeError(f"{topic}: a record is larger than a batch")
     return packed
-
-
-def hashes_of_keys(keys: Iterable[bytes]) -> dict[bytes, int]:
-    """The hash by which every Kafka client in Java chooses a key's partition: murmur2, positive."""
-    of_length: dict[int, list[bytes]] = defaultdict(list)
-    for key in set(keys):
-        of_length[len(key)].append(key)
-    return {
-        key: hash_
-        for length, alike in of_length.items()
-        for key, hash_ in zip(alike, _murmur2(alike, length), strict=True)
-    }
-
-
-def _murmur2(keys: Sequence[bytes], length: int) -> Iterator[int]:
-    """Of keys of the same length, all together.
-
-    One integer holds 64 bits for each, of which 32 are in use between the steps, so that Python
-    takes a step for thousands at once: a seventh of the time, and every event passes here.
-    """
-    count, words = len(keys), -(-length // 4)
-    each = int.from_bytes(b"\1\0\0\0\0\0\0\0" * count, "little")
-    mask, factor = each * 0xFFFFFFFF, 0x5BD1E995
-    joined = memoryview(b"".join(key.ljust(4 * words, b"\0") for key in keys)).cast("I")
-    value = each * (0x9747B28C ^ length)
-    for place in range(words):
-        column = array("Q", joined[place::words].tolist()).tobytes()
-        word = int.from_bytes(column, "little")
-        if place < length // 4:
-            word = word * factor & mask
-            word = (word ^ (word >> 24 & mask)) * factor & mask
-            value = (value * factor & mask) ^ word
-        else:  # what is left of less than a word
-            value = (value ^ word) * factor & mask
-    value = (value ^ (value >> 13 & mask)) * factor & mask
-    value ^= value >> 15 & mask
-    return (hash_ & 0x7FFFFFFF for hash_ in array("Q", value.to_bytes(8 * count, "little")))
 
 
 class Subscriber:

@@ -21,6 +21,7 @@ from libs.shared.database import Database
 from libs.shared.events import LeadClaimed, SegmentChanged
 from libs.shared.ids import new_id
 from libs.shared.kafka import BrokerError, Outgoing, Publisher, Topic
+from libs.shared.key_hash import hashes_of_keys
 from libs.shared.relay import BATCH, POLL_SECONDS, Relay
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -352,5 +353,5 @@ def test_a_key_goes_to_the_partition_that_every_kafka_client_would_choose() -> N
     chance = random.Random(4)
     keys = [chance.randbytes(length) for length in range(60) for _ in range(3)]
     keys += [byte * length for byte in (b"\0", b"\xff") for length in (1, 4, 36, 37)]
-    assert kafka.hashes_of_keys(keys) == {key: murmur2(key) & 0x7FFFFFFF for key in keys}
-    assert kafka.hashes_of_keys([]) == {}
+    assert hashes_of_keys(keys) == {key: murmur2(key) & 0x7FFFFFFF for key in keys}
+    assert hashes_of_keys([]) == {}
