@@ -189,6 +189,17 @@ async def test_one_deal_of_two_clients_in_a_batch_counts_once(scoring: Scoring) 
     assert (await scoring.is_rescored(NEW_YEAR))["mismatches"] == 0
 
 
+async def test_a_batch_over_midnight_has_two_days(scoring: Scoring) -> None:
+    one, other = new_id(), new_id()
+    tomorrow = NEW_YEAR + timedelta(days=1)
+
+    left = await left_to_the_fold(scoring, closed(one, ago=5), closed(other, ago=5, at=tomorrow))
+
+    assert left == []
+    days = [(await scoring.score(client))["as_of"] for client in (one, other)]
+    assert days[1] - days[0] == timedelta(days=1)
+
+
 async def test_who_waited_for_an_analyst_goes_by_their_word(scoring: Scoring) -> None:
     client = new_id()
     await scoring.hears(closed(client, ago=3))
