@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+CANCEL_SECONDS = 1.0
+"""For work that is cancelled to give back what it holds."""
+
 Result = TypeVar("Result")
 
 
@@ -42,13 +45,19 @@ def _has_failed(task: "asyncio.Task[None]") -> bool:
 
 
 async def to_its_end(work: Coroutine[Any, Any, Result], *, seconds: float) -> Result:
-    """Do a piece of work; who is cancelled meanwhile waits for it, at most for so long."""
+    """Do a piece of work; who is cancelled meanwhile waits for it, at most for so long.
+
+    Work that has not come to its end by then, or when who waits is cancelled again, is cancelled.
+    """
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=seconds)
-        task.cancel()
-        if task.done() and not task.cancelled():
-            task.exception()  # looked at: nobody is left to be told
+        try:
+            await asyncio.wait([task], timeout=seconds)
+        finally:
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_SECONDS)
+            if task.done() and not task.cancelled():
+                task.exception()  # looked at: nobody is left to be told
         raise

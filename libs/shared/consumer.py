@@ -102,11 +102,13 @@ class Consumer:
         ):
             lanes = [asyncio.create_task(self._hear_for_ever(lane)) for lane in range(LANES)]
             try:
-                await asyncio.gather(*lanes)
+                ended, _ = await asyncio.wait(lanes, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in lanes:
-                    task.cancel()
+                    task.cancel()  # once: a second time, its batch in hand would not be waited for
                 await asyncio.gather(*lanes, return_exceptions=True)
+            for task in ended:
+                task.result()
 
     async def _hear_for_ever(self, lane: int) -> None:
         """Hear the partitions of one lane: each lane has its own transactions."""

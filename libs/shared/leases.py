@@ -177,11 +177,15 @@ class Leases:
         self.held: Positions = {}
         self.version = 0
         self._moved = asyncio.Event()
+        self._has_left = False
         self.known = False
 
     @asynccontextmanager
     async def tended(self) -> AsyncIterator["Leases"]:
-        """Hold a fair share while the block runs; give it back at once afterwards."""
+        """Hold a fair share while the block runs; give it back at once, and for good, afterwards.
+
+        Whoever came back after that would hold partitions that nobody hears.
+        """
         try:
             async with beside(self._tend_for_ever(), name="leases"):
                 yield self
@@ -234,11 +238,13 @@ class Leases:
             Exception: Transient ones; nothing is ours then.
         """
         async with self._lock:
+            if self._has_left:
+                return
             try:
                 async with asyncio.timeout(STATEMENT_SECONDS):
                     rows = await self._tend(await self._connected())
             except BaseException:
-                await self._disconnect()
+                self._disconnect()
                 raise
         self.known = True
         self._hold({(row["topic"], row["partition"]): row["next_offset"] for row in rows})
@@ -293,7 +299,7 @@ class Leases:
             )
         return self._connection
 
-    async def _disconnect(self) -> None:
+    def _disconnect(self) -> None:
         self.known = False
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -301,7 +307,11 @@ class Leases:
         self._hold({})
 
     async def _leave(self) -> None:
-        with suppress(*UNREACHABLE):
-            async with self._lock, asyncio.timeout(5):
-                await (await self._connected()).execute(_LEAVE, self._group, self._worker)
-        await self._disconnect()
+        async with self._lock:
+            self._has_left = True
+            try:
+                with suppress(*UNREACHABLE):
+                    async with asyncio.timeout(5):
+                        await (await self._connected()).execute(_LEAVE, self._group, self._worker)
+            finally:
+                self._disconnect()

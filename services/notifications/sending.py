@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import Counter
 
 from libs.shared import failpoints, outbox, policies
+from libs.shared.background import to_its_end
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database, is_transient
 from libs.shared.events import Event, MessageFailed, MessageSent, ReminderCancelled
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 BATCH = 8  # sent at the same time; each has its whole attempt within the lease
 LONGEST_SLEEP_SECONDS = 1.0
 RETRY_SECONDS = 0.5
-STOP_SECONDS = 10.0  # what is in hand may take this long when the process is told to stop
+STOP_SECONDS = 10.0  # for what is in hand: a stop leaves no message in doubt for nothing
 
 ATTEMPTS = Counter("delivery_attempts_total", "Attempts to send", ["channel", "outcome"])
 
@@ -246,7 +247,7 @@ class SendingLoop:
         """Send what is due, sleep until the next; a lost database is waited for."""
         while True:
             try:
-                if not await self._finish(self.send_due()):
+                if not await to_its_end(self.send_due(), seconds=STOP_SECONDS):
                     await self._provider.rest()
                     await self._bell.wait(await self._seconds_to_next())
             except Exception as error:
@@ -291,15 +292,6 @@ class SendingLoop:
                 if not is_transient(error) or asyncio.get_running_loop().time() > give_up:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
-
-    async def _finish(self, batch: Coroutine[Any, Any, int]) -> int:
-        """A stop waits for what is in hand, so that no message is in doubt for nothing."""
-        task = asyncio.create_task(batch)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task], timeout=STOP_SECONDS)
-            raise
 
     async def _seconds_to_next(self) -> float:
         async with self._database.pool.acquire() as connection:

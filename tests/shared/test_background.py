@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from libs.shared.background import beside
+from libs.shared.background import beside, to_its_end
 
 PATIENCE = 4.0
 
@@ -106,3 +106,28 @@ async def test_a_loop_that_ends_by_itself_leaves_the_block_alone() -> None:
 
     async with beside(loop(), name="loop"):
         await asyncio.sleep(0.01)
+
+
+async def test_a_stop_waits_for_a_piece_of_work_only_so_long() -> None:
+    ended: list[str] = []
+
+    async def piece(seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+            ended.append("done")
+        finally:
+            ended.append("over")
+
+    async def stopped(seconds: float, *, times: int = 1) -> list[str]:
+        ended.clear()
+        task = asyncio.create_task(to_its_end(piece(seconds), seconds=0.3))
+        for _ in range(times):
+            await asyncio.sleep(0.05)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return ended
+
+    assert await stopped(0.15) == ["done", "over"]
+    assert await stopped(PATIENCE) == ["over"]
+    assert await stopped(PATIENCE, times=2) == ["over"]  # nothing goes on without anybody waiting

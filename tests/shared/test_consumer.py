@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -10,7 +10,7 @@ import pytest
 
 from libs.shared import kafka
 from libs.shared.background import beside
-from libs.shared.consumer import FIRST_BATCH, Consumer
+from libs.shared.consumer import FIRST_BATCH, LANES, Consumer
 from libs.shared.database import Connection, Database
 from libs.shared.events import Event, LeadClaimed
 from libs.shared.ids import new_id
@@ -19,10 +19,11 @@ from libs.shared.kafka import (
     GroupOffsets,
     Outgoing,
     Publisher,
+    Record,
     Subscriber,
     Topic,
 )
-from libs.shared.leases import Leases
+from libs.shared.leases import NO_FENCE, Fence, Leases
 from libs.shared.subscriptions import Dispatcher, Subscription, on
 from tests.shared.streams import (
     APPLIED,
@@ -51,13 +52,14 @@ async def consuming(
     *,
     batch: int = 50,
     relay_keeps_up: asyncio.Event | None = None,
+    inbox: type[Inbox] = Inbox,
 ) -> AsyncIterator[Consumer]:
     dispatcher = Dispatcher(subscriptions, prefix)
     heard = dispatcher.topics()
     consumer = Consumer(
         Subscriber(address, topics=heard, fetch_wait_ms=50),
         Leases(database.dsn, group=prefix + "g", topics=heard),
-        Inbox(database, dispatcher),
+        inbox(database, dispatcher),
         GroupOffsets(address, prefix + "g"),
         batch=batch,
         relay_keeps_up=relay_keeps_up,
@@ -114,6 +116,42 @@ async def test_a_batch_that_takes_long_does_not_hold_up_the_other_lanes_partitio
         await applied_count(database, 2 * len(others) + len(slow))
 
     assert await applied_to(database, others[0]) == [1, 2]
+
+
+async def test_a_stop_waits_for_the_batch_of_the_slower_lane_too(
+    database: Database, kafka_address: str, leads_topic: str
+) -> None:
+    gates = [asyncio.Event() for _ in range(LANES)]
+    in_hand: dict[int, int] = {}
+
+    class Gated(Inbox):
+        async def apply(self, records: Sequence[Record], fence: Fence = NO_FENCE) -> None:
+            lane = records[0].partition % LANES
+            in_hand[lane] = len(records)
+            await gates[lane].wait()
+            await super().apply(records, fence)
+
+    leads = [new_id() for _ in range(20)]
+    await send(kafka_address, leads_topic, [claimed(lead, 1) for lead in leads])
+    async with AsyncExitStack() as stack:
+        subscriptions = [on(LeadClaimed, keep())]
+        await stack.enter_async_context(
+            consuming(database, kafka_address, leads_topic, subscriptions, inbox=Gated)
+        )
+        async with asyncio.timeout(20):
+            while len(in_hand) < LANES:
+                await asyncio.sleep(0.02)
+        stop = asyncio.create_task(stack.aclose())
+        for gate in gates:
+            await asyncio.sleep(0.3)
+            assert not stop.done()
+            gate.set()
+        await stop
+
+    applied = await database.pool.fetchval("SELECT count(*) FROM applied")
+    assert applied == sum(in_hand.values())
+    held = "SELECT count(*) FROM consumer_positions WHERE worker_id IS NOT NULL"
+    assert await database.pool.fetchval(held) == 0
 
 
 async def test_a_consumer_lets_a_relay_that_is_behind_catch_up(

@@ -68,6 +68,18 @@ async def test_workers_share_evenly_whoever_comes_and_goes(database: Database) -
         assert [len(each.held) for each in workers[1:]] == [4, 4]
 
 
+async def test_who_has_left_does_not_come_back(database: Database) -> None:
+    async with worker(database) as leaver:
+        await leaver.refresh()
+        assert len(leaver.held) == len(PARTITIONS)
+        await leaver._leave()
+        await leaver.refresh()  # as a batch does that finds its partitions gone
+        assert leaver.held == {}
+        assert leaver._connection is None
+    holders = "SELECT count(*) FROM consumer_positions WHERE worker_id IS NOT NULL"
+    assert await database.pool.fetchval(holders) == 0
+
+
 async def test_whose_session_has_ended_is_followed_at_once(database: Database) -> None:
     async with worker(database) as dead, worker(database) as heir:
         await dead.refresh()
