@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from libs.shared import dead_letters, logging, management, telemetry, topics
 from libs.shared.clock import Clock
 from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database, is_transient
+from libs.shared.forgetting import forget_for_ever, forget_what_cannot_come_back
 from libs.shared.garbage import spare_the_collector
 from libs.shared.health import measure_loop_lag
 from libs.shared.inbox import Inbox
@@ -41,8 +43,6 @@ TOPIC_RETRY_SECONDS = 1.0
 REPLAY_SECONDS = 0.1
 NEED_TOPICS = frozenset({"relay", "consumer"})
 STOP_SECONDS = 28.0  # supervisors kill after 30
-PURGE_SECONDS = 600.0
-PURGE_BATCH = 20_000
 
 
 @dataclass(slots=True)
@@ -158,7 +158,10 @@ class Worker:
             "relay": relay.run(),
             "vital_signs": signs.run(),
             "loop_lag": measure_loop_lag(),
-            "purge": _purge_for_ever(database, settings),
+            "forgetting": forget_for_ever(
+                database,
+                partial(forget_what_cannot_come_back, days=settings.inbox_retention_days),
+            ),
             "management": management.serve(
                 database,
                 settings.worker_host,
@@ -260,21 +263,3 @@ async def _replay_for_ever(
                 raise
         if await bell.wait(1.0):
             await asyncio.sleep(REPLAY_SECONDS)  # one look for many commits
-
-
-async def _purge_for_ever(database: Database, settings: ServiceSettings) -> None:
-    """Forget inbox ids and idempotency keys that can no longer come back."""
-    while True:
-        try:
-            async with database.pool.acquire() as connection:
-                for table, column in (("inbox", "received_at"), ("idempotency_keys", "created_at")):
-                    await connection.execute(
-                        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table}"
-                        f" WHERE {column} < now() - make_interval(days => $1)"
-                        f" LIMIT {PURGE_BATCH}))",
-                        settings.inbox_retention_days,
-                    )
-        except Exception as error:
-            if not is_transient(error):
-                raise
-        await asyncio.sleep(PURGE_SECONDS)
