@@ -29,8 +29,8 @@ from services.scoring.habits import HabitRule, habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
-from services.scoring.touches.planning import PLANNING, plan_changed_clients
-from services.scoring.touches.touch_clock import turn_due_touches
+from services.scoring.touches.planning import PIECE, PLANNING, plan_changed_clients
+from services.scoring.touches.touch_clock import BATCH, turn_due_touches
 from services.scoring.worker import TIMERS
 from tests.scoring.conftest import NEW_YEAR, Scoring, closed, reversed_
 
@@ -354,7 +354,7 @@ async def test_a_crash_and_a_second_worker_say_each_touch_once(
 
     with pytest.raises(Crashed):
         async with scoring.database.transaction() as tx:
-            assert await turn_due_touches(tx, MONDAY) == len(clients)
+            assert await turn_due_touches(tx, MONDAY) == BATCH < len(clients)
             raise Crashed
     await asyncio.gather(scoring.turns_touches(MONDAY), second_worker.turns_touches(MONDAY))
 
@@ -420,3 +420,16 @@ async def test_statistics_of_a_moment_without_notes_do_not_make_planning_slow(
 
     assert planned == 2_000
     assert time.monotonic() - began < 1.5  # 5 s as a join
+
+
+@pytest.mark.parametrize(
+    ("waiting", "taken"), [(PIECE - 1, PIECE - 1), (PIECE + 1, PIECE), (3_000, 2_000)]
+)
+async def test_a_small_swarm_is_planned_in_pieces_and_a_large_one_in_batches(
+    scoring: Scoring, waiting: int, taken: int
+) -> None:
+    note = "INSERT INTO touch_changes (client_id) SELECT uuidv7() FROM generate_series(1, $1::int)"
+    await scoring.database.pool.execute(note, waiting)
+
+    async with scoring.database.transaction() as tx:
+        assert await plan_changed_clients(tx, MONDAY) == taken

@@ -23,11 +23,15 @@ from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
 
 BATCH = 2000
+PIECE = 250  # where fewer than a batch wait: while they are planned, others hear and are answered
 SETTLES_AFTER_SECONDS = 3  # purchases come in swarms: one plan for all of them
 
 _TAKE = """
     DELETE FROM touch_changes WHERE id = ANY(ARRAY(
-        SELECT id FROM touch_changes ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
+        SELECT id FROM touch_changes ORDER BY id LIMIT (
+            SELECT CASE WHEN count(*) < $1 THEN $2 ELSE $1 END
+            FROM (SELECT FROM touch_changes LIMIT $1) AS waiting
+        ) FOR UPDATE SKIP LOCKED))
     RETURNING client_id
 """  # no join, as in relay.py: this table is empty most of the time, too
 # Everybody has a row before any is computed: its lock is what two planners meet at.
@@ -190,7 +194,7 @@ def _ended(row: asyncpg.Record, now: datetime) -> TouchEnded:
 
 async def plan_changed_clients(tx: Connection, now: datetime) -> int:
     """Plan anew whoever was noted; at most `BATCH` notes."""
-    changed = await tx.fetch(_TAKE, BATCH)
+    changed = await tx.fetch(_TAKE, BATCH, PIECE)
     if changed:
         await plan(tx, (row["client_id"] for row in changed), await rules_in_force(tx), now)
     return len(changed)
