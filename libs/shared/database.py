@@ -128,7 +128,12 @@ def new_metadata() -> MetaData:
 
 def dumps(value: Any) -> str:
     """JSON text of a value; dates, UUIDs and dataclasses included."""
-    return orjson.dumps(value, default=_asyncpg_uuid).decode()
+    return json_bytes(value).decode()
+
+
+def json_bytes(value: Any) -> bytes:
+    """The same, for a bytea column."""
+    return orjson.dumps(value, default=_asyncpg_uuid)
 
 
 def _asyncpg_uuid(value: Any) -> str:

@@ -14,7 +14,7 @@ import asyncpg
 import orjson
 
 from libs.shared import context, outbox
-from libs.shared.database import Connection, dumps
+from libs.shared.database import Connection, json_bytes
 from libs.shared.events import Event, LeadAssigned, LeadEscalated
 from libs.shared.ids import new_quick_id
 from libs.shared.policies import current
@@ -96,7 +96,7 @@ async def decide(
         known=known,
         sitting=(
             *(now, until, new_quick_id(), ENGINE, known.rules.version, known.roster),
-            *(dumps(inputs).encode(), outcomes_text(outcomes)),
+            *(json_bytes(inputs), outcomes_text(outcomes)),
         ),
         given=_given(known, outcomes),
         left=[

@@ -91,6 +91,7 @@ class Known:
         place: Whose floor: tests have many databases in one process.
         version: The desk's when it was so.
         until: When each seat's presence may change.
+        changes_at: The first of these.
         recent: Instants of offers within the last day, of the seats that are limited.
     """
 
@@ -102,6 +103,7 @@ class Known:
     version: int
     facts: list[Facts]
     until: list[datetime | None]
+    changes_at: datetime | None
     recent: dict[int, deque[datetime]] = field(default_factory=dict)
     read_at: datetime | None = None
     sign_holds: timedelta | None = None
@@ -183,6 +185,7 @@ async def _read_all(
         version=NEVER,
         facts=await facts_of(tx, rows, now),
         until=[now] * len(rows),
+        changes_at=now,
         read_at=now,
         sign_holds=sign_holds,
     )
@@ -249,11 +252,13 @@ async def _count_touches(tx: Connection, known: Known, now: datetime) -> None:
 
 
 def _look_who_is_there(known: Known, now: datetime) -> None:
-    for place, until in enumerate(known.until):
-        if until is not None and until <= now:
-            found = presence(known.facts[place], now, sign_holds=known.sign_holds)
-            known.floor.seats[place].presence = found.code
-            known.until[place] = found.until
+    if known.changes_at is not None and known.changes_at <= now:
+        for place, until in enumerate(known.until):
+            if until is not None and until <= now:
+                found = presence(known.facts[place], now, sign_holds=known.sign_holds)
+                known.floor.seats[place].presence = found.code
+                known.until[place] = found.until
+        known.changes_at = min(filter(None, known.until), default=None)
     for place, recent in known.recent.items():
         while recent and recent[0] <= now - DAY:
             recent.popleft()

@@ -13,6 +13,7 @@ from services.routing.choosing.presence import INACTIVE
 from services.routing.choosing.rule_set import EVERYBODY
 
 SCALE = 1_000_000
+NO_RESULTS = (0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class Seat:
     touches: int = 0
     in_hour: int = 0
     in_day: int = 0
-    results: tuple[int, int, int, int] = (0, 0, 0, 0)
+    results: tuple[int, int, int, int] = NO_RESULTS
 
 
 @dataclass(slots=True)
@@ -132,7 +133,7 @@ class Floor:
             state["in_hour"] = [seat.in_hour for seat in seats]
             state["in_day"] = [seat.in_day for seat in seats]
         results = [seat.results for seat in seats]
-        if any(map(any, results)):
+        if results.count(NO_RESULTS) < len(results):
             state["results"] = results
         return state
 

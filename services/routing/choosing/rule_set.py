@@ -210,7 +210,10 @@ class Prepared:
     def first_fit(self, lead: LeadFacts) -> tuple[int | None, Goal]:
         """Place of the first rule that fits (None: `otherwise`), and where the lead goes."""
         for place, tests in enumerate(self.tests):
-            if all(fits(lead) for fits in tests):
+            for fits in tests:
+                if not fits(lead):
+                    break
+            else:
                 return place, self.rule_set.rules[place]
         return None, self.rule_set.otherwise
 
