@@ -72,6 +72,11 @@ def test_weights_of_1_and_2_over_5_leads_give_2_and_3() -> None:
     assert Counter(give(team({"weight": 1}, {"weight": 2}), by(), 5)) == {1: 2, 2: 3}
 
 
+def test_who_weighs_more_gets_neither_all_their_leads_in_a_row_nor_none_at_first() -> None:
+    heavy = team({}, {}, {}, {}, {"weight": 4})
+    assert give(heavy, by(), 16) == [5, 5, 1, 2, 3, 4, 5, 5] * 2
+
+
 def test_whoever_waited_longest_is_next_and_a_newcomer_comes_first_once() -> None:
     floor = team({}, {}, {"presence": OFF_SHIFT})
     assert give(floor, by(), 6) == [1, 2, 1, 2, 1, 2]

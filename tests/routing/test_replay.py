@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from libs.shared.ids import new_id
 from services.routing.choosing.floor import Floor, Seat
 from services.routing.choosing.lead import LeadFacts
+from services.routing.choosing.presence import HERE
 from services.routing.choosing.rule_set import Conditions, Goal, Prepared, Rule, RuleSet, Strategy
-from services.routing.choosing.sitting import Terms, outcomes_text, replayed, sit
+from services.routing.choosing.sitting import ENGINE, Terms, outcomes_text, replayed, sit
 from tests.routing.conftest import NOON, WINDOW, Routing, received
 from tests.routing.test_choosing import who
 
@@ -86,12 +87,33 @@ def test_recorded_inputs_give_the_same_bytes(
 
     roster = orjson.dumps(floor.roster())
     state = floor.begin_record()
-    record = {"terms": terms.record(), "leads": [lead.record() for lead in facts]}
+    record = {"engine": ENGINE, "terms": terms.record(), "leads": [lead.record() for lead in facts]}
     outcomes = outcomes_text(sit(floor, facts, rules, terms))
 
     inputs = orjson.dumps({**state, **record}, default=str)
     assert replayed(roster, inputs, rules) == outcomes
     assert replayed(roster, inputs, rules) == outcomes  # and again
+
+
+def test_what_the_first_engine_decided_is_made_again_as_it_was() -> None:
+    seats = [Seat(who(n), weight=weight, presence=HERE) for n, weight in ((1, 1), (2, 4))]
+    roster = orjson.dumps(Floor(seats, {}).roster())
+    terms = Terms(1, most_open_leads=10, most_offers=3, owner_first=False)
+    inputs = {
+        "presence": HERE * 2,
+        "loads": [0, 0],
+        "wheels": {"all": [0, 0, [0, 0], [0, 0]]},
+        "terms": terms.record(),
+        "leads": [LeadFacts(who(8), who(9)).record()],
+    }
+
+    def first(engine: int) -> str:
+        told = orjson.dumps({**inputs, "engine": engine}, default=str)
+        (outcome,) = orjson.loads(replayed(roster, told, Prepared.of(1, RuleSet())))
+        chosen: str = outcome["manager_id"]
+        return chosen
+
+    assert (first(1), first(ENGINE)) == (str(who(1)), str(who(2)))
 
 
 async def test_every_decision_that_was_stored_can_be_made_again(routing: Routing) -> None:

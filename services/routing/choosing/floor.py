@@ -14,6 +14,8 @@ from services.routing.choosing.rule_set import EVERYBODY
 
 SCALE = 1_000_000
 NO_RESULTS = (0, 0, 0, 0)
+BY_RESULT = "/"
+"""In the name of a wheel whose strides go by results, not by weights; no team's code has it."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,11 @@ class Seat:
     results: tuple[int, int, int, int] = NO_RESULTS
 
 
+def stride_of(seat: Seat) -> int:
+    """How far one turn brings a seat: who weighs twice as much comes half as far."""
+    return SCALE // seat.weight
+
+
 @dataclass(slots=True)
 class Wheel:
     """The turns of a team.
@@ -57,6 +64,9 @@ class Wheel:
         passed: How far each seat has come: every turn adds its stride, the smaller the heavier it
             weighs. The least is next.
         turns: Number of each seat's last turn; 0 if they never had one.
+        heads: How far before `reached` each seat starts: the more, the heavier it weighs. Starting
+            together, who weighs nine would get nothing before all others had theirs, and then nine
+            in a row.
         reached: How far the turns have come. A newcomer starts there, and so does who was away
             (`attendance.py`): they come first, but do not get all that they have missed.
         turn: Number of the last turn.
@@ -64,6 +74,7 @@ class Wheel:
 
     passed: list[int]
     turns: list[int]
+    heads: Sequence[int]
     reached: int = 0
     turn: int = 0
 
@@ -82,20 +93,26 @@ class Wheel:
 
     def order(self, places: Iterable[int]) -> list[tuple[int, int, int]]:
         """Where each of these seats stands, their last turn, and the seat; the least is next."""
-        passed, turns, reached = self.passed, self.turns, self.reached
+        passed, turns, heads, reached = self.passed, self.turns, self.heads, self.reached
         return [
-            (passed[n] if turns[n] or passed[n] > reached else reached, turns[n], n) for n in places
+            (passed[n] if turns[n] or passed[n] > reached else reached - heads[n], turns[n], n)
+            for n in places
         ]
 
 
 class Floor:
-    """All seats, in the order of their ids, their teams and wheels."""
+    """All seats, in the order of their ids, their teams and wheels.
+
+    Args:
+        gives_heads: Whether seats start the earlier the heavier they weigh (engine 1 had it not).
+    """
 
     def __init__(
         self,
         seats: Sequence[Seat],
         teams: Mapping[str, Iterable[UUID]],
-        wheels: Mapping[str, Wheel] | None = None,
+        *,
+        gives_heads: bool = True,
     ) -> None:
         self.seats = list(seats)
         self.place = {seat.manager_id: place for place, seat in enumerate(self.seats)}
@@ -104,7 +121,11 @@ class Floor:
             for name, members in teams.items()
         }
         self.teams[EVERYBODY] = list(range(len(self.seats)))
-        self.wheels = dict(wheels or {})
+        self.wheels: dict[str, Wheel] = {}
+        self._no_heads = [0] * len(self.seats)
+        self._heads = self._no_heads
+        if gives_heads:
+            self._heads = [(SCALE - stride_of(seat)) // 2 for seat in self.seats]
         self._has_limits = any(s.hourly is not None or s.daily is not None for s in self.seats)
         self._before: dict[str, list[Any]] | None = None  # wheels as they were when first touched
 
@@ -112,10 +133,14 @@ class Floor:
         """A wheel by its name; a new one has given no turns."""
         wheel = self.wheels.get(name)
         if wheel is None:
-            wheel = self.wheels[name] = Wheel([0] * len(self.seats), [0] * len(self.seats))
+            wheel = self.wheels[name] = self._new_wheel(name)
         if self._before is not None and name not in self._before:
             self._before[name] = [wheel.reached, wheel.turn, wheel.passed[:], wheel.turns[:]]
         return wheel
+
+    def _new_wheel(self, name: str) -> Wheel:
+        heads = self._no_heads if BY_RESULT in name else self._heads
+        return Wheel([0] * len(self.seats), [0] * len(self.seats), heads)
 
     def begin_record(self) -> dict[str, Any]:
         """The state as it is now; wheels get into it when they are first touched."""
@@ -165,8 +190,8 @@ class Floor:
         }
 
     @classmethod
-    def recorded(cls, roster: Mapping[str, Any], state: Mapping[str, Any]) -> "Floor":
-        """The floor of a record."""
+    def recorded(cls, roster: Mapping[str, Any], inputs: Mapping[str, Any]) -> "Floor":
+        """The floor as the decisions of recorded inputs found it."""
         seats = [
             Seat(
                 **{
@@ -180,17 +205,17 @@ class Floor:
         ]
         nothing = [0] * len(seats)
         for place, seat in enumerate(seats):
-            seat.presence = state["presence"][place]
-            seat.load = state["loads"][place]
-            seat.touches = state.get("touches", nothing)[place]
-            seat.in_hour = state.get("in_hour", nothing)[place]
-            seat.in_day = state.get("in_day", nothing)[place]
-            if "results" in state:
-                had_cold, won_cold, had, won = state["results"][place]
+            seat.presence = inputs["presence"][place]
+            seat.load = inputs["loads"][place]
+            seat.touches = inputs.get("touches", nothing)[place]
+            seat.in_hour = inputs.get("in_hour", nothing)[place]
+            seat.in_day = inputs.get("in_day", nothing)[place]
+            if "results" in inputs:
+                had_cold, won_cold, had, won = inputs["results"][place]
                 seat.results = (had_cold, won_cold, had, won)
         teams = {name: map(UUID, members) for name, members in roster["teams"].items()}
-        wheels = {
-            name: Wheel(passed[:], turns[:], reached, turn)
-            for name, (reached, turn, passed, turns) in state["wheels"].items()
-        }
-        return cls(seats, teams, wheels)
+        floor = cls(seats, teams, gives_heads=inputs["engine"] > 1)
+        for name, (reached, turn, passed, turns) in inputs["wheels"].items():
+            wheel = floor.wheel(name)
+            wheel.reached, wheel.turn, wheel.passed, wheel.turns = reached, turn, passed, turns
+        return floor

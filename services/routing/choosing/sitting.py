@@ -12,14 +12,16 @@ from uuid import UUID
 
 import orjson
 
-from services.routing.choosing.floor import Floor, Seat
+from services.routing.choosing.floor import Floor, Seat, stride_of
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.presence import HERE
 from services.routing.choosing.rule_set import EVERYBODY, Goal, Prepared, Strategy
-from services.routing.choosing.strategies import Choice, choose, level_of, stride_of
+from services.routing.choosing.strategies import Choice, choose, level_of
 
-ENGINE = 1
+ENGINE = 2
 """Changes when the same inputs would be decided otherwise; old records then need the old code."""
+ENGINES = frozenset({1, ENGINE})
+"""Those whose decisions can be made again."""
 
 CHOSEN, FREE, KEPT = "*", ".", "n"
 ASKED, FULL, HOURLY, DAILY, LANGUAGE, ZONE, SKILL = "q", "c", "H", "D", "l", "z", "k"

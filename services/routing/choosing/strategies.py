@@ -7,7 +7,7 @@ whoever has waited longest gets the lead.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.routing.choosing.floor import SCALE, Floor, Seat, Wheel
+from services.routing.choosing.floor import BY_RESULT, SCALE, Floor, Seat, Wheel, stride_of
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.rule_set import Strategy
 
@@ -54,11 +54,6 @@ def choose(
             return _by_qualification(floor, team, free, strategy, lead)
         case "result":
             return _by_result(floor, team, free, strategy, lead)
-
-
-def stride_of(seat: Seat) -> int:
-    """How far one turn brings a seat: who weighs twice as much comes half as far."""
-    return SCALE // seat.weight
 
 
 def _in_turn(floor: Floor, team: str, free: Sequence[int]) -> Choice:
@@ -122,7 +117,7 @@ def _by_result(
 ) -> Choice:
     """A rotation weighted by conversion; of its own for cold and for returning leads."""
     kind = "returning" if lead.is_returning else "cold"
-    name = f"{team}/{kind}"
+    name = f"{team}{BY_RESULT}{kind}"
     wheel = floor.wheel(name)
     members = floor.teams[team]
     results = [_had_and_won(floor.seats[place], lead.is_returning) for place in members]

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 
+from services.routing.choosing.floor import Floor
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.rule_set import MEMBERS, Conditions, Prepared
 
@@ -125,10 +126,11 @@ def explained(
     all_made = orjson.loads(outcomes)
     made = all_made[place]
     lead = LeadFacts.recorded(told["leads"][place])
-    seats = [UUID(seat["manager_id"]) for seat in orjson.loads(roster)["seats"]]
+    floor = Floor.recorded(orjson.loads(roster), told)
+    seats = [seat.manager_id for seat in floor.seats]
     loads = _loads_before(told["loads"], seats, all_made[:place])
     touches = told.get("touches", [0] * len(seats))
-    stands = _stands_before(told["wheels"], seats, all_made, place)
+    stands = _stands_before(floor, all_made, place)
     candidates = [
         Considered(
             manager_id=seats[number],
@@ -182,20 +184,17 @@ def _loads_before(
 
 
 def _stands_before(
-    wheels: Mapping[str, Any],
-    seats: Sequence[UUID],
-    outcomes: Sequence[Mapping[str, Any]],
-    place: int,
+    floor: Floor, outcomes: Sequence[Mapping[str, Any]], place: int
 ) -> dict[str, dict[int, int]]:
     """Where everybody stood in the wheel that was turned."""
     made = outcomes[place]
     if made["wheel"] is None:
         return {}
-    stood = dict(enumerate(wheels[made["wheel"]][2]))
-    at = {str(manager): number for number, manager in enumerate(seats)}
+    wheel = floor.wheel(made["wheel"])
+    stood = {number: at for at, _, number in wheel.order(range(len(floor.seats)))}
     for outcome in outcomes[:place]:
         if outcome["wheel"] == made["wheel"]:
-            stood[at[outcome["manager_id"]]] = outcome["stood"][1]
+            stood[floor.place[UUID(outcome["manager_id"])]] = outcome["stood"][1]
     return {made["team"]: stood}
 
 

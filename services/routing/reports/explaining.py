@@ -11,7 +11,7 @@ from uuid import UUID
 
 from libs.shared.database import Connection
 from services.routing.choosing.rule_set import prepared
-from services.routing.choosing.sitting import ENGINE, replayed
+from services.routing.choosing.sitting import ENGINES, replayed
 from services.routing.choosing.words import Explanation, explained
 
 BATCH = 200
@@ -40,7 +40,7 @@ class Replayed:
     """How many sittings were made again, and which came out otherwise.
 
     Attributes:
-        skipped: Made by another engine than today's.
+        skipped: Made by an engine that is not known any more, or not yet.
     """
 
     checked: int
@@ -72,7 +72,7 @@ async def replay(tx: Connection, since: datetime, until: datetime) -> Replayed:
     while rows := await tx.fetch(_SITTINGS, since, until, last, BATCH):
         for row in rows:
             await asyncio.sleep(0)  # others are served meanwhile
-            if row["engine"] != ENGINE:
+            if row["engine"] not in ENGINES:
                 skipped += 1
                 continue
             checked += 1
