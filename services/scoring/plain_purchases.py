@@ -67,7 +67,8 @@ _BUY = """
         ) AS locked ON true
     ), counted AS MATERIALIZED (
         SELECT client_id, deal_id, day, closed_at, amount_minor, currency, at, heard_at, cause_id,
-            event_id, correlation_id, traceparent, coalesce(seq, 0) AS seq, segment, on_day,
+            event_id, correlation_id, traceparent, seq IS NOT NULL AS is_known,
+            coalesce(seq, 0) AS seq, segment, on_day,
             greatest(last_before, day) AS last_day,
             CASE WHEN counts THEN least(oldest_before, day) ELSE oldest_before END AS oldest_day,
             coalesce(frequency_before, 0) + (counts AND {is_one_more})::int AS frequency,
@@ -77,14 +78,16 @@ _BUY = """
         FROM (SELECT *, day > on_day - {period} AS counts FROM found WHERE is_plain) AS plain
     ), rated AS MATERIALIZED (
         {rated}
-    ), kept AS (
-        INSERT INTO scores ({score_columns})
-        SELECT client_id, seq + (new_segment IS DISTINCT FROM segment)::int, new_segment,
-            recency_rating, frequency_rating, monetary_rating, last_day, frequency,
-            monetary_minor, on_day, {due_at}, oldest_day, NULL, {version}
-        FROM rated
+    ), grown AS (
+        UPDATE scores SET ({changed_columns}) = ROW({changed}) FROM rated
+        WHERE scores.client_id = rated.client_id AND is_known RETURNING scores.client_id
+    ), begun AS (
+        INSERT INTO scores ({score_columns}) SELECT client_id, {changed}
+        FROM rated WHERE NOT is_known
         ON CONFLICT (client_id) DO UPDATE SET {new_scores}
         RETURNING client_id
+    ), kept AS (
+        SELECT client_id FROM grown UNION ALL SELECT client_id FROM begun
     ), noted AS (
         INSERT INTO touch_changes (client_id) SELECT client_id FROM kept
     ), bought AS (
@@ -110,6 +113,10 @@ _BUY = """
     )
     SELECT place FROM found WHERE NOT is_plain
 """
+# `SCORE_COLUMNS` but for the first.
+_CHANGED = """rated.seq + (new_segment IS DISTINCT FROM rated.segment)::int, new_segment,
+            recency_rating, frequency_rating, monetary_rating, rated.last_day, rated.frequency,
+            rated.monetary_minor, on_day, {due_at}, rated.oldest_day, NULL::smallint, {version}"""
 # As `segment_moves.outbox_row` writes it; names of segments need no quoting.
 _DATA = """concat('{{"occurred_at":"', heard_at, '","client_id":"', client_id, '","seq":', new_seq,
     ',"old_segment":', coalesce('"' || segment || '"', 'null'), ',"new_segment":"', new_segment,
@@ -220,7 +227,8 @@ def _prepare(rules: Rules) -> _Prepared:
         rated=rating.rated("SELECT * FROM counted"),
         score_columns=", ".join(SCORE_COLUMNS),
         new_scores=NEW_SCORES,
-        due_at=rating.midnight("due_on"),
+        changed_columns=", ".join(SCORE_COLUMNS[1:]),
+        changed=_CHANGED.format(due_at=rating.midnight("due_on"), version=version),
         shards=SHARDS,
         topic=rating.add(SegmentChanged.topic, "text"),
         current_topic=rating.add(SegmentChanged.current_topic, "text"),

@@ -225,6 +225,23 @@ _WAITING = """
 """
 
 
+async def test_who_waited_for_another_goes_on_from_what_that_one_left(scoring: Scoring) -> None:
+    client = new_id()
+    await scoring.hears(closed(client, ago=2, money=1_000))
+    async with scoring.database.transaction() as tx:
+        await tx.execute(
+            "UPDATE scores SET monetary_minor = monetary_minor + 7 WHERE client_id = $1", client
+        )
+        waiting = asyncio.create_task(scoring.hears(closed(client, ago=1, money=500)))
+        async with asyncio.timeout(20):
+            while not await scoring.database.pool.fetchval(_WAITING):
+                await asyncio.sleep(0.01)
+    await waiting
+
+    score = await scoring.score(client)
+    assert (score["frequency"], score["monetary_minor"]) == (2, 1_507)
+
+
 async def test_a_plan_made_for_three_clients_reads_no_table_of_thousands(
     scoring: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
