@@ -1,53 +1,58 @@
 """The clock of touches: the working day of a touch begins, and ends without anybody having spoken.
 
 Both instants are due rows. Who is planned for a day that is over already is overdue at once and is
-told of once. A crash leaves the rows due; nothing is said twice.
+told of once. A crash leaves the rows due; nothing is said twice. The events are written by the
+statement that turns the rows: made in Python, 200 of them stood 3 ms in the way of every deal.
 """
 
 from datetime import datetime
 
-from libs.shared import outbox
+from libs.shared import context, failpoints
 from libs.shared.database import Connection
 from libs.shared.events import TouchDue, TouchOverdue
+from libs.shared.outbox import SHARDS
 from libs.shared.timers import Timer, due_column
 
-BATCH = 200  # each is an event to be made: 3 ms in which this process hears nothing
+BATCH = 200
 
+# Held to `outbox.row_of` of the events by test.
 _TURN = """
-    UPDATE touch_plans AS p SET
-        state = CASE WHEN p.closes_at <= $1 THEN 'overdue' ELSE 'due' END,
-        due_at = CASE WHEN p.closes_at <= $1 THEN NULL ELSE p.closes_at END
-    WHERE p.client_id = ANY(ARRAY(
-        SELECT client_id FROM touch_plans WHERE due_at <= $1
-        ORDER BY due_at, client_id LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING p.client_id, p.touch_no, p.owner_id, p.segment, p.priority, p.due_on, p.state,
-        CASE WHEN p.state = 'due' THEN p.opens_at ELSE p.closes_at END AS turned_at
+    WITH turned AS (
+        UPDATE touch_plans AS p SET
+            state = CASE WHEN p.closes_at <= $1 THEN 'overdue' ELSE 'due' END,
+            due_at = CASE WHEN p.closes_at <= $1 THEN NULL ELSE p.closes_at END
+        WHERE p.client_id = ANY(ARRAY(
+            SELECT client_id FROM touch_plans WHERE due_at <= $1
+            ORDER BY due_at, client_id LIMIT $2 FOR UPDATE SKIP LOCKED))
+        RETURNING p.client_id, p.touch_no, p.owner_id, p.segment, p.priority, p.due_on,
+            CASE WHEN p.state = 'due' THEN $4 ELSE $5 END AS type,
+            CASE WHEN p.state = 'due' THEN p.opens_at ELSE p.closes_at END AS turned_at
+    ), said AS (
+        INSERT INTO outbox (shard, event_id, topic, key, type, time, data, correlation_id,
+            causation_id, traceparent)
+        SELECT crc32(convert_to(client_id::text, 'UTF8')) % $6::int, uuidv7(), $3, client_id::text,
+            type, turned_at, convert_to(concat(
+                '{"occurred_at":"',
+                to_char(turned_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                '","client_id":"', client_id, '","touch_no":', touch_no,
+                ',"manager_id":', coalesce('"' || owner_id || '"', 'null'),
+                ',"segment":', to_json(segment), ',"priority":', priority,
+                ',"due_on":"', to_char(due_on, 'YYYY-MM-DD'), '"}'), 'UTF8'),
+            $7, $8::uuid, $9
+        FROM turned ORDER BY turned_at, client_id
+    )
+    SELECT count(*) FROM turned
 """
 
 
 async def turn_due_touches(tx: Connection, now: datetime) -> int:
     """Say whose day has begun and whose is over; at most `BATCH`."""
-    rows = await tx.fetch(_TURN, now, BATCH)
-    kinds: dict[str, type[TouchDue] | type[TouchOverdue]] = {
-        "due": TouchDue,
-        "overdue": TouchOverdue,
-    }
-    await outbox.add_all(
-        tx,
-        [
-            kinds[row["state"]](
-                client_id=row["client_id"],
-                touch_no=row["touch_no"],
-                manager_id=row["owner_id"],
-                segment=row["segment"],
-                priority=row["priority"],
-                due_on=row["due_on"],
-                occurred_at=row["turned_at"],
-            )
-            for row in rows
-        ],
-    )
-    return len(rows)
+    thread = context.current()
+    types = TouchDue.wire_type(), TouchOverdue.wire_type()
+    about = thread.correlation_id, thread.causation_id, thread.traceparent
+    turned: int = await tx.fetchval(_TURN, now, BATCH, TouchDue.topic, *types, SHARDS, *about)
+    failpoints.reach("outbox.added")
+    return turned
 
 
 TOUCH_CLOCK = Timer("touch_clock", due_column("touch_plans"), turn_due_touches, is_patient=True)
