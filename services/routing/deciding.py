@@ -5,9 +5,8 @@ has only looked at it writes on condition that it stands as it was seen (`offeri
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -17,7 +16,7 @@ from libs.shared import context, outbox
 from libs.shared.database import Connection, json_bytes
 from libs.shared.events import Event, LeadAssigned, LeadEscalated
 from libs.shared.ids import new_quick_id
-from libs.shared.policies import current
+from libs.shared.policies import bodies
 from services.routing.choosing.floor import Floor
 from services.routing.choosing.lead import FACTS as LEAD_FACTS
 from services.routing.choosing.lead import LeadFacts
@@ -39,8 +38,7 @@ _WIDTH, _UTM = len(LEAD_FACTS), LEAD_FACTS.index("utm")
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """What a sitting has decided, as rows.
 
     Attributes:
@@ -78,9 +76,9 @@ async def decide(
         freed: Who holds a lead less than the tables say, once for each.
         said: What is to be said before.
     """
-    claims = (await current(where, ClaimPolicy)).body
-    terms = terms_at(claims, (await current(where, MutingPolicy)).body, now)
-    known = await _floor(where, rows[0], now, claims)
+    claims, muting, presence = await bodies(where, ClaimPolicy, MutingPolicy, PresencePolicy)
+    terms = terms_at(claims, muting, now)
+    known = await _floor(where, rows[0], now, claims, presence)
     floor = known.floor
     for manager_id in freed:
         floor.seats[floor.place[manager_id]].load -= 1
@@ -112,9 +110,13 @@ async def decide(
 
 
 async def _floor(
-    where: Connection, desk: asyncpg.Record, now: datetime, claims: ClaimPolicy
+    where: Connection,
+    desk: asyncpg.Record,
+    now: datetime,
+    claims: ClaimPolicy,
+    presence: PresencePolicy,
 ) -> Known:
-    minutes = (await current(where, PresencePolicy)).body.sign_of_life_minutes
+    minutes = presence.sign_of_life_minutes
     holds = None if minutes is None else timedelta(minutes=minutes)
     return await floor_now(where, desk, now, sign_holds=holds, results_days=claims.results_days)
 

@@ -236,6 +236,7 @@ async def _count_results(tx: Connection, known: Known, now: datetime, days: int)
                 row["returning"],
                 row["returning_won"],
             )
+    known.floor.counted()
     known.results_at = now
 
 
@@ -248,6 +249,7 @@ async def _count_touches(tx: Connection, known: Known, now: datetime) -> None:
     touches = {row["manager_id"]: row["touches"] for row in await tx.fetch(_TOUCHES)}
     for seat in known.floor.seats:
         seat.touches = touches.get(seat.manager_id, 0)
+    known.floor.counted()
     known.touches_at = now
 
 

@@ -89,7 +89,10 @@ class Wheel:
 
     def stands(self, place: int) -> int:
         """Where a seat stands in the order of turns."""
-        return self.order([place])[0][0]
+        passed = self.passed[place]
+        if self.turns[place] or passed > self.reached:
+            return passed
+        return self.reached - self.heads[place]
 
     def order(self, places: Iterable[int]) -> list[tuple[int, int, int]]:
         """Where each of these seats stands, their last turn, and the seat; the least is next."""
@@ -127,7 +130,13 @@ class Floor:
         if gives_heads:
             self._heads = [(SCALE - stride_of(seat)) // 2 for seat in self.seats]
         self._has_limits = any(s.hourly is not None or s.daily is not None for s in self.seats)
+        self.counted()
         self._before: dict[str, list[Any]] | None = None  # wheels as they were when first touched
+
+    def counted(self) -> None:
+        """Call it when touches or results of the seats have been counted: records tell of them."""
+        self._has_touches = any(seat.touches for seat in self.seats)
+        self._has_results = any(seat.results != NO_RESULTS for seat in self.seats)
 
     def wheel(self, name: str) -> Wheel:
         """A wheel by its name; a new one has given no turns."""
@@ -151,15 +160,13 @@ class Floor:
             "loads": [seat.load for seat in seats],
             "wheels": self._before,
         }
-        touches = [seat.touches for seat in seats]
-        if any(touches):
-            state["touches"] = touches
+        if self._has_touches:
+            state["touches"] = [seat.touches for seat in seats]
         if self._has_limits:
             state["in_hour"] = [seat.in_hour for seat in seats]
             state["in_day"] = [seat.in_day for seat in seats]
-        results = [seat.results for seat in seats]
-        if results.count(NO_RESULTS) < len(results):
-            state["results"] = results
+        if self._has_results:
+            state["results"] = [seat.results for seat in seats]
         return state
 
     def touched(self) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """What is known of a lead when somebody is chosen for it."""
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -49,17 +50,17 @@ class LeadFacts:
 
     def record(self) -> dict[str, Any]:
         """For a record: what is not as it is by default."""
-        told: dict[str, Any] = {"lead_id": self.lead_id, "client_id": self.client_id}
-        for name, default in _DEFAULTS:
-            value = getattr(self, name)
-            if value != default:
-                told[name] = value
-        return told
+        told = {
+            name: value
+            for name, default, value in zip(_NAMES, _DEFAULTS, _values(self), strict=True)
+            if value != default
+        }
+        return {"lead_id": self.lead_id, "client_id": self.client_id, **told}
 
 
-_DEFAULTS: tuple[tuple[str, Any], ...] = tuple(
-    (each.name, {"asked": [], "utm": {}}.get(each.name, each.default))
-    for each in fields(LeadFacts)
-    if each.name not in ("lead_id", "client_id")
-)
 FACTS = tuple(each.name for each in fields(LeadFacts))
+_NAMES = FACTS[2:]  # every lead has its two ids
+_DEFAULTS: tuple[Any, ...] = tuple(
+    {"asked": [], "utm": {}}.get(each.name, each.default) for each in fields(LeadFacts)[2:]
+)
+_values = attrgetter(*_NAMES)

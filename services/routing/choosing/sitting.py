@@ -7,7 +7,7 @@ that years later somebody can ask why, and the same function gives the same byte
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -27,8 +27,7 @@ CHOSEN, FREE, KEPT = "*", ".", "n"
 ASKED, FULL, HOURLY, DAILY, LANGUAGE, ZONE, SKILL = "q", "c", "H", "D", "l", "z", "k"
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What of the policies a decision goes by.
 
     Attributes:
@@ -44,14 +43,7 @@ class Terms:
     touches_per_lead: int | None = None
 
     def record(self) -> dict[str, Any]:
-        return {
-            "rounds": self.rounds,
-            "most_open_leads": self.most_open_leads,
-            "most_offers": self.most_offers,
-            "owner_first": self.owner_first,
-            "muted": self.muted,
-            "touches_per_lead": self.touches_per_lead,
-        }
+        return self._asdict()
 
     @classmethod
     def recorded(cls, told: dict[str, Any]) -> "Terms":
@@ -141,8 +133,7 @@ def _to_team(
     """Look for somebody in the team, then in those to fall back on."""
     for team in (goal.team, *goal.fallback):
         members = floor.teams.get(team, [])
-        marks = _marks(floor, members, lead, goal, asked, terms.most_open_leads)
-        free = [place for place in members if marks[place] == FREE]
+        marks, free = _marks(floor, members, lead, goal, asked, terms.most_open_leads)
         if free:
             choice = choose(
                 floor,
@@ -188,23 +179,26 @@ def _marks(
     goal: Goal,
     asked: Sequence[UUID],
     most_open_leads: int,
-) -> list[str]:
-    """A mark for every seat: why each of the team may not have the lead, or that they may."""
+) -> tuple[list[str], list[int]]:
+    """A mark for every seat: why each of the team may not have the lead; and those who may."""
     languages, zones, strategy = _languages(lead, goal), _zones(lead, goal), goal.strategy
-    marks = [" "] * len(floor.seats)
+    seats, skill = floor.seats, strategy.skill
+    marks = [" "] * len(seats)
+    free = []
     for place in members:
-        seat = floor.seats[place]
+        seat = seats[place]
         if busy := _busy(seat, asked, most_open_leads):
             marks[place] = busy
         elif languages and seat.languages and seat.languages.isdisjoint(languages):
             marks[place] = LANGUAGE
         elif zones and seat.zones and seat.zones.isdisjoint(zones):
             marks[place] = ZONE
-        elif strategy.skill and level_of(seat, strategy, lead) < strategy.least_level:
+        elif skill and level_of(seat, strategy, lead) < strategy.least_level:
             marks[place] = SKILL
         else:
             marks[place] = FREE
-    return marks
+            free.append(place)
+    return marks, free
 
 
 def _languages(lead: LeadFacts, goal: Goal) -> set[str]:

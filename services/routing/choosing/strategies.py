@@ -5,15 +5,14 @@ whoever has waited longest gets the lead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.routing.choosing.floor import BY_RESULT, SCALE, Floor, Seat, Wheel, stride_of
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.rule_set import Strategy
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Who is next.
 
     Attributes:
