@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 CANCEL_SECONDS = 1.0
@@ -35,9 +35,26 @@ async def beside(loop: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator
             raise
     finally:
         is_over = True
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await _brought_to_its_end(task)
+
+
+async def _brought_to_its_end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task once and wait for it; who is cancelled meanwhile is so afterwards.
+
+    To await the task itself would cancel it a second time then, in the midst of cleaning up, and
+    what has been asked of us would be lost with its answer.
+    """
+    task.cancel()
+    ours: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as cancelled:
+            ours = cancelled
+    if ours is not None:
+        raise ours
+    if not task.cancelled():
+        task.result()
 
 
 def _has_failed(task: "asyncio.Task[None]") -> bool:

@@ -70,6 +70,31 @@ async def test_tasks_of_a_group_end_when_a_loop_beside_it_fails() -> None:
     assert all(task.cancelled() for task in tasks)
 
 
+async def test_who_is_cancelled_while_the_loop_cleans_up_is_cancelled_when_it_has() -> None:
+    steps: list[str] = []
+    cleaning_up = asyncio.Event()
+
+    async def loop() -> None:
+        try:
+            await _for_ever()
+        finally:
+            cleaning_up.set()
+            await asyncio.sleep(0.1)
+            steps.append("cleaned up")
+
+    async def host() -> None:
+        async with beside(loop(), name="loop"):
+            await asyncio.sleep(0)  # it has begun
+        steps.append("went on")
+
+    task = asyncio.create_task(host())
+    await cleaning_up.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=PATIENCE)
+    assert task.cancelled()
+    assert steps == ["cleaned up"]
+
+
 async def test_a_loop_ends_with_the_block() -> None:
     ended = asyncio.Event()
 
