@@ -4,13 +4,11 @@ Small transactions, so that no lock is held long and nobody's snapshot has to se
 the table is large, an index on the column must lead to the old ones; a BRIN is enough.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from libs.shared.database import Connection, Database, is_transient
+from libs.shared.database import Connection
 
-LOOK_SECONDS = 600.0
+EVERY_SECONDS = 600.0
 BATCH = 10_000
 
 _FORGET = """
@@ -32,20 +30,6 @@ async def forget(connection: Connection, table: str, column: str, before: dateti
         last = int(done.split()[-1])
         total += last
     return total
-
-
-async def forget_for_ever(
-    database: Database, forget_old: Callable[[Connection], Awaitable[object]]
-) -> None:
-    """Forget until cancelled; a lost database is waited for."""
-    while True:
-        try:
-            async with database.pool.acquire() as connection:
-                await forget_old(connection)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def forget_what_cannot_come_back(connection: Connection, *, days: int) -> None:

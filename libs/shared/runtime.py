@@ -22,7 +22,7 @@ from libs.shared import dead_letters, logging, management, telemetry, topics
 from libs.shared.clock import Clock
 from libs.shared.consumer import Consumer
 from libs.shared.database import Connection, Database, is_transient
-from libs.shared.forgetting import forget_for_ever, forget_what_cannot_come_back
+from libs.shared.forgetting import EVERY_SECONDS, forget_what_cannot_come_back
 from libs.shared.garbage import spare_the_collector
 from libs.shared.health import measure_loop_lag
 from libs.shared.inbox import Inbox
@@ -33,6 +33,7 @@ from libs.shared.relay import Relay
 from libs.shared.settings import ServiceSettings
 from libs.shared.subscriptions import Dispatcher, Subscription
 from libs.shared.timers import Lookout, Timer, TimerLoop
+from libs.shared.upkeep import keep_up
 from libs.shared.vital_signs import VitalSigns
 from libs.shared.wake import Bell
 from libs.shared.watchdog import Watchdog
@@ -158,9 +159,10 @@ class Worker:
             "relay": relay.run(),
             "vital_signs": signs.run(),
             "loop_lag": measure_loop_lag(),
-            "forgetting": forget_for_ever(
+            "forgetting": keep_up(
                 database,
                 partial(forget_what_cannot_come_back, days=settings.inbox_retention_days),
+                every=EVERY_SECONDS,
             ),
             "management": management.serve(
                 database,

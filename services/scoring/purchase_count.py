@@ -4,13 +4,12 @@ Each batch adds a row that says how many it brought, which no other batch waits 
 the rows are folded together.
 """
 
-import asyncio
-
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.shared.clock import Clock
-from libs.shared.database import Connection, Database, is_transient
+from libs.shared.database import Connection, Database
+from libs.shared.upkeep import keep_up
 
 FOLD_SECONDS = 60.0
 MANY = 10_000
@@ -36,11 +35,4 @@ async def fold_counts(connection: Connection) -> None:
 
 async def fold_purchase_counts(database: Database, _clock: Clock) -> None:
     """Fold for ever, once a minute."""
-    while True:
-        await asyncio.sleep(FOLD_SECONDS)
-        try:
-            async with database.pool.acquire() as connection:
-                await fold_counts(connection)
-        except Exception as error:
-            if not is_transient(error):
-                raise
+    await keep_up(database, fold_counts, every=FOLD_SECONDS)

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database
-from libs.shared.forgetting import forget, forget_for_ever
+from libs.shared.forgetting import EVERY_SECONDS, forget
 from libs.shared.policies import newest
+from libs.shared.upkeep import keep_up
 from services.contacts.policies import PageViewPolicy
 
 
@@ -24,4 +25,4 @@ async def forget_old_views(database: Database, clock: Clock) -> None:
     async def forget_old(connection: Connection) -> None:
         await forget_views(connection, await clock.read(connection))
 
-    await forget_for_ever(database, forget_old)
+    await keep_up(database, forget_old, every=EVERY_SECONDS)
