@@ -43,14 +43,14 @@ _WAITING = f"""
     ), desk AS ({DESK.format(where="WHERE EXISTS (SELECT FROM due)")})
     SELECT * FROM due CROSS JOIN desk ORDER BY received_at, lead_id
 """
-# Two are read to know whether there is only one.
-_FIRST_TWO = f"""
+_FIRST = f"""
     SELECT {FACTS}, l.due_at FROM leads AS l LEFT JOIN client_segments AS s USING (client_id)
-    WHERE state = 'waiting' {{but}} ORDER BY l.due_at, l.received_at, l.lead_id LIMIT 2
+    WHERE state = 'waiting' {{but}} ORDER BY l.due_at, l.received_at, l.lead_id LIMIT {{most}}
 """
+# Two are read to know whether there is only one.
 _LOOK = f"""
     SELECT waiting.*, {DESK_AS_SEEN}, clock_timestamp() AS now
-    FROM ({_FIRST_TWO.format(but="")}) AS waiting CROSS JOIN desk ORDER BY due_at
+    FROM ({_FIRST.format(but="", most=2)}) AS waiting CROSS JOIN desk ORDER BY due_at
 """
 _WRITE = """
     WITH given AS (
@@ -87,12 +87,14 @@ _WRITE = """
 # The same for one lead, on condition that it still waits at its epoch and that the desk is as it
 # was seen: without the desk it cannot have been queued and drawn again. Locks in the usual order.
 # What it looks ahead at is older than its own desk, and yet as good as seen with it: between the
-# two nobody else had the desk, or nothing is written.
+# two nobody else had the desk, or nothing is written. It looks from this lead's instant on: before
+# it are the dead entries of all that was offered since the last VACUUM.
 _IF_AS_SEEN = """WHERE version = $34 AND roster = $35 AND EXISTS (
         SELECT FROM lead WHERE state = 'waiting' AND epoch = $3 - 1)"""
+_FROM_HERE_ON = "AND lead_id <> $1 AND l.due_at >= (SELECT due_at FROM lead)"
 _WRITE_IF = f"""
     WITH lead AS MATERIALIZED (
-        SELECT state, epoch FROM leads WHERE lead_id = $1 FOR UPDATE SKIP LOCKED
+        SELECT state, epoch, due_at FROM leads WHERE lead_id = $1 FOR UPDATE SKIP LOCKED
     ), desk AS ({DESK.format(where=_IF_AS_SEEN)}
     ), offered AS (
         UPDATE leads SET state = 'offered', manager_id = $2, epoch = $3, round = $4, due_at = $11,
@@ -117,8 +119,7 @@ _WRITE_IF = f"""
         SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33 FROM desk
     )
     SELECT waiting.*, version AS previous, version, roster, place
-    FROM desk LEFT JOIN ({_FIRST_TWO.format(but="AND lead_id <> $1")}) AS waiting ON true
-    ORDER BY due_at
+    FROM desk LEFT JOIN ({_FIRST.format(but=_FROM_HERE_ON, most=1)}) AS waiting ON true
 """
 _QUEUE = """
     WITH left_over AS (
@@ -205,7 +206,9 @@ async def offer_alone(connection: Connection, now: datetime, ahead: Ahead) -> Ah
     if not rows:
         return None
     after = rows[0]["due_at"]
-    return Ahead(after, rows=rows) if after is not None else Ahead(None)
+    if after is None:
+        return Ahead(None)
+    return Ahead(after, rows=rows if after > now else ())  # due as well: there may be many
 
 
 def _transposed(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

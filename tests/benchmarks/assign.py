@@ -22,7 +22,7 @@ import asyncpg
 
 from libs.shared.clock import Clock
 from libs.shared.database import SERVER_SETTINGS, Connection, Database
-from libs.shared.timers import Ahead, Alone, TimerLoop, fire_once
+from libs.shared.timers import Ahead, Alone, TimerLoop, fire_next
 from services.routing.offering import OFFERING, look_ahead, offer_alone
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.routed_leads import MANAGERS, routing_database, waiting
@@ -162,10 +162,13 @@ async def _burst(database: Database) -> float:
         await waiting(connection, BURST, since, timedelta(0))
     began = time.perf_counter()
     done = 0
-    while done < BURST:
-        async with database.pool.acquire() as connection:
-            done += await fire_once(OFFERING, connection, since)
-        database.wake.ring()
+    async with database.pool.acquire() as connection:
+        ahead: Ahead | None = None
+        while done < BURST:
+            ahead = ahead or await OFFERING.look(connection)
+            fired, ahead = await fire_next(OFFERING, connection, since, ahead)
+            done += fired
+            database.wake.ring()
     return BURST / (time.perf_counter() - began)
 
 

@@ -153,17 +153,29 @@ async def test_what_is_next_comes_along_and_is_offered_without_a_look(routing: R
     assert await routing.loads_are_right()
 
 
-async def test_of_two_that_come_along_both_due_neither_is_alone(routing: Routing) -> None:
+async def test_of_two_that_are_due_neither_is_alone(routing: Routing) -> None:
+    await routing.manager()
+    for seconds in (0, 1):
+        await comes_alone(routing, at=NOON + seconds * SECOND)
+
+    assert await offers_alone(routing, NOON + SECOND) is None
+    assert await offers_alone(routing, NOON) is not None
+
+
+async def test_behind_one_that_came_along_what_is_due_as_well_is_left_to_the_batch(
+    routing: Routing,
+) -> None:
     await routing.manager()
     for seconds in (0, 1, 2):
         await comes_alone(routing, at=NOON + seconds * SECOND)
-
     ahead = await offers_alone(routing, NOON)
-
     assert ahead is not None
-    assert len(ahead.rows) == 2
-    assert await offers_alone(routing, NOON + 2 * SECOND, seen=ahead) is None
-    assert await offers_alone(routing, NOON + SECOND, seen=ahead) is not None
+    assert len(ahead.rows) == 1
+
+    behind = await offers_alone(routing, NOON + 2 * SECOND, seen=ahead)
+
+    assert behind == Ahead(NOON + 2 * SECOND)
+    assert await offers_alone(routing, NOON + 2 * SECOND, seen=behind) is None
 
 
 async def test_what_came_along_is_not_offered_once_somebody_was_given_it(routing: Routing) -> None:

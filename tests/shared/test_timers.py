@@ -13,6 +13,7 @@ import pytest
 from libs.shared.clock import Clock
 from libs.shared.database import Connection, Database, TransientError
 from libs.shared.timers import (
+    KNOWN_AHEAD,
     LEAVE_TO_OTHERS_SECONDS,
     LONGEST_SLEEP_SECONDS,
     Ahead,
@@ -146,11 +147,21 @@ async def test_commits_of_other_processes_are_left_to_them_more_and_more(
                 await asyncio.sleep(0.01)
 
 
+LATE = 0  # an alarm
+
+
 @dataclass
 class OneByOne:
-    """Alarms that are fired one by one, each with a look at the next."""
+    """Alarms that are fired one by one, each with a look at the next.
+
+    Attributes:
+        looks_from_here_on: What comes along was due later than what was fired.
+        comes_late_at: When this one is fired another is made due, at the earliest instant of all.
+    """
 
     looks: int = 0
+    looks_from_here_on: bool = False
+    comes_late_at: int | None = None
     undone: set[int] = field(default_factory=set)
     tried: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
@@ -160,11 +171,12 @@ class OneByOne:
             "alarms", due_column("alarms"), self._fire_all, alone=Alone(self._look, self._fire)
         )
 
-    async def _look(self, connection: Connection) -> Ahead:
+    async def _look(self, connection: Connection, since: datetime | None = None) -> Ahead:
         self.looks += 1
         row = await connection.fetchrow(
-            "SELECT id, due_at, clock_timestamp() AS now FROM alarms WHERE due_at IS NOT NULL"
-            " ORDER BY due_at LIMIT 1"
+            "SELECT id, due_at, clock_timestamp() AS now FROM alarms"
+            " WHERE due_at >= coalesce($1, '-infinity'::timestamptz) ORDER BY due_at LIMIT 1",
+            since,
         )
         return Ahead(row["due_at"], row["now"], [row]) if row else Ahead(None)
 
@@ -177,7 +189,11 @@ class OneByOne:
             "UPDATE alarms SET due_at = NULL, fired_at = $1, times = times + 1 WHERE id = $2",
             *(now, row["id"]),
         )
-        after = await self._look(connection)
+        if row["id"] == self.comes_late_at:
+            await connection.execute(
+                "INSERT INTO alarms VALUES ($1, now() - '1 day'::interval)", LATE
+            )
+        after = await self._look(connection, row["due_at"] if self.looks_from_here_on else None)
         self.looks -= 1
         return Ahead(after.due_at, rows=after.rows)
 
@@ -202,6 +218,23 @@ async def test_what_comes_along_with_a_firing_is_fired_without_a_look(
     assert {row["times"] for row in rows} == {1}
     assert (alarms.tried, alarms.left) == (list(range(1, 31)), [])
     assert alarms.looks <= 2  # at the start, perhaps for the ring of having connected
+
+
+async def test_what_was_made_due_late_at_an_earlier_instant_is_not_overlooked_for_long(
+    database: Database,
+) -> None:
+    rows = 4 * KNOWN_AHEAD
+    await database.pool.execute(
+        "INSERT INTO alarms SELECT n, now() - interval '1 hour' + n * interval '1 second'"
+        f" FROM generate_series(1, {rows}) n"
+    )
+    alarms = OneByOne(looks_from_here_on=True, comes_late_at=rows // 2)
+
+    async with ticking(database, Clock(sandbox=False), alarms.timer()):
+        await fired(database, rows + 1)
+
+    assert alarms.tried.index(LATE) - rows // 2 <= KNOWN_AHEAD
+    assert alarms.looks <= 2 + rows / KNOWN_AHEAD
 
 
 async def test_a_loop_is_not_woken_by_what_it_has_committed_itself(database: Database) -> None:
