@@ -8,6 +8,8 @@ from services.routing.policy import ClaimPolicy, MutingPolicy
 
 def terms_at(claims: ClaimPolicy, muting: MutingPolicy, now: datetime) -> Terms:
     """The terms; a segment that is muted is looked at again after a while."""
+    if not muting.periods:
+        return _of(claims, ())
     again = now + timedelta(minutes=muting.look_again_minutes)
     muted = tuple(
         (segment, min(period.ends_at, again))
@@ -15,6 +17,10 @@ def terms_at(claims: ClaimPolicy, muting: MutingPolicy, now: datetime) -> Terms:
         if period.begins_at <= now < period.ends_at
         for segment in period.segments
     )
+    return _of(claims, muted)
+
+
+def _of(claims: ClaimPolicy, muted: tuple[tuple[str, datetime], ...]) -> Terms:
     return Terms(
         rounds=claims.rounds,
         most_open_leads=claims.most_open_leads,

@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import product
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.routing.choosing.floor import Floor, Seat
+from services.routing.choosing.floor import Floor, Seat, Wheel
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.presence import ABSENT, HERE, OFF_SHIFT
 from services.routing.choosing.rule_set import EVERYBODY, Goal, Prepared, RuleSet, Strategy
-from services.routing.choosing.sitting import Outcome, Terms, decide
+from services.routing.choosing.sitting import Outcome, Terms, _unfit, decide
 from services.routing.choosing.strategies import shares_by_result
 
 TERMS = Terms(rounds=1, most_open_leads=1000, most_offers=20, owner_first=True)
@@ -49,6 +50,54 @@ def marks(outcome: Outcome) -> str:
     return outcome.tried[-1][1]
 
 
+PLACES = st.none() | st.sampled_from(["ru", "Казань", "tr"])
+SEATS: st.SearchStrategy[dict[str, object]] = st.builds(
+    dict,
+    languages=st.frozensets(st.sampled_from(["ru", "tr"])),
+    zones=st.frozensets(st.sampled_from(["ru", "tr", "казань"])),
+    skills=st.dictionaries(st.sampled_from(["crm", "erp"]), st.integers(1, 3)),
+)
+LEADS = st.builds(
+    lead,
+    language=st.none() | st.sampled_from(["ru", "ru-RU", "tr"]),
+    product=st.none() | st.sampled_from(["crm", "erp"]),
+    region=PLACES,
+    city=PLACES,
+    phone_region=PLACES,
+    phone_country=PLACES,
+)
+GOALS = st.builds(
+    Goal,
+    team=st.sampled_from([EVERYBODY, "odd"]),
+    strategy=st.builds(
+        Strategy,
+        skill=st.none() | st.sampled_from(["crm", "product"]),
+        least_level=st.integers(1, 3),
+    ),
+    match_language=st.booleans(),
+    match_zone=st.booleans(),
+)
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(SEATS, min_size=1, max_size=4),
+    st.lists(LEADS, min_size=2, max_size=8),
+    st.lists(GOALS, min_size=1, max_size=3),
+)
+def test_what_a_floor_remembers_of_other_leads_is_true_of_this_one(
+    seated: list[dict[str, object]], asked: list[LeadFacts], goals: list[Goal]
+) -> None:
+    def floor() -> Floor:
+        seats = team(*seated).seats
+        return Floor(seats, {"odd": [seat.manager_id for seat in seats[::2]]})
+
+    remembering = floor()
+    for one, goal in product(asked, goals):
+        known = _unfit(remembering, goal.team, one, goal)
+        assert known == _unfit(floor(), goal.team, one, goal)
+
+
 @given(st.integers(1, 12), st.integers(1, 100))
 def test_turns_are_spread_evenly(managers: int, leads: int) -> None:
     given_to = Counter(give(team(*[{}] * managers), by(), leads))
@@ -56,6 +105,18 @@ def test_turns_are_spread_evenly(managers: int, leads: int) -> None:
     assert sum(given_to.values()) == leads
     counts = [given_to[number] for number in range(1, managers + 1)]
     assert max(counts) - min(counts) <= 1
+
+
+@given(st.data())
+def test_the_first_is_the_least_in_the_order_of_turns(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 6))
+
+    def numbers(most: int) -> list[int]:
+        return data.draw(st.lists(st.integers(0, most), min_size=count, max_size=count))
+
+    wheel = Wheel(numbers(5), numbers(2), numbers(3), reached=data.draw(st.integers(0, 5)))
+    free = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+    assert wheel.first(free) == min(wheel.order(free))[2]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 60))

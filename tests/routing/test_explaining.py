@@ -108,6 +108,26 @@ async def test_a_share_and_a_muted_season_are_told(api: App, routing: Routing) -
     assert "придержан до 02.03.2026 12:05 UTC" in told["words"]
 
 
+async def test_what_became_of_their_leads_is_in_the_record(api: App, routing: Routing) -> None:
+    ann, ben = sorted([await routing.manager(), await routing.manager()])
+    for manager, won in ((ann, 9), (ben, 3)):
+        await routing.database.pool.execute(
+            "INSERT INTO leads (lead_id, client_id, source, channel, received_at, manager_id,"
+            " ended_at, state) SELECT uuidv7(), uuidv7(), 's', 'form', $1, $2, $1,"
+            " CASE WHEN n <= $3 THEN 'converted' ELSE 'closed' END FROM generate_series(1, 12) n",
+            *(NOON - timedelta(days=1), manager, won),
+        )
+    await routing.rules(RuleSet(otherwise=Goal(strategy=Strategy(kind="result"))))
+    leads = await routing.comes(8)
+    assert await routing.spread() == {ann: 6, ben: 2}
+    shares = {(await explained(api, lead))[0]["share_percent"] for lead in leads}
+    assert shares == {75.0, 25.0}
+
+    time = {"since": NOON.isoformat(), "until": (NOON + timedelta(days=1)).isoformat()}
+    done = (await api.call("POST", "/v1/decisions/replay", time)).json()
+    assert (done["checked"], done["skipped"], done["differing"]) == (1, 0, [])
+
+
 async def test_the_record_is_replayed_and_a_forged_one_is_found(api: App, routing: Routing) -> None:
     for _ in range(3):
         await routing.manager()

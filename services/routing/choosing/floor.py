@@ -102,6 +102,18 @@ class Wheel:
             for n in places
         ]
 
+    def first(self, places: Iterable[int]) -> int:
+        """Which of these seats, in their order, is next: that of `min(order(places))`."""
+        passed, turns, heads, reached = self.passed, self.turns, self.heads, self.reached
+        first, least = -1, 0
+        for n in places:
+            stands = passed[n]
+            if stands <= reached and not turns[n]:
+                stands = reached - heads[n]
+            if first < 0 or stands < least or (stands == least and turns[n] < turns[first]):
+                first, least = n, stands
+        return first
+
 
 class Floor:
     """All seats, in the order of their ids, their teams and wheels.
@@ -125,6 +137,9 @@ class Floor:
         }
         self.teams[EVERYBODY] = list(range(len(self.seats)))
         self.wheels: dict[str, Wheel] = {}
+        # What `sitting.py` has found out once: by what a lead asks for, why each of a team may
+        # never have it. It follows from the roster alone.
+        self.unfit: dict[tuple[object, ...], Sequence[str | None]] = {}
         self._no_heads = [0] * len(self.seats)
         self._heads = self._no_heads
         if gives_heads:

@@ -4,7 +4,7 @@ It is a function of its inputs and nothing else. The inputs are recorded beside 
 that years later somebody can ask why, and the same function gives the same bytes again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ ENGINE = 2
 ENGINES = frozenset({1, ENGINE})
 """Those whose decisions can be made again."""
 
+MOST_KINDS = 1_000  # of leads, of which a floor remembers whom they do not suit
+SUITS = (None,)  # an owner suits, whatever the lead asks for
 CHOSEN, FREE, KEPT = "*", ".", "n"
 ASKED, FULL, HOURLY, DAILY, LANGUAGE, ZONE, SKILL = "q", "c", "H", "D", "l", "z", "k"
 
@@ -113,7 +115,10 @@ def decide(floor: Floor, lead: LeadFacts, rules: Prepared, terms: Terms) -> Outc
 
 def _to_owner(floor: Floor, lead: LeadFacts, goal: Goal, terms: Terms, outcome: Outcome) -> bool:
     place = floor.place.get(lead.owner_id) if lead.owner_id is not None else None
-    if place is None or _busy(floor.seats[place], lead.asked, terms.most_open_leads):
+    if place is None:
+        return False
+    _, free = _marks(floor, [place], SUITS, lead.asked, terms.most_open_leads)
+    if not free:
         return False
     wheel = goal.team if place in floor.teams.get(goal.team, ()) else EVERYBODY
     outcome.strategy, outcome.team = "owner", goal.team
@@ -133,7 +138,8 @@ def _to_team(
     """Look for somebody in the team, then in those to fall back on."""
     for team in (goal.team, *goal.fallback):
         members = floor.teams.get(team, [])
-        marks, free = _marks(floor, members, lead, goal, asked, terms.most_open_leads)
+        unfit = _unfit(floor, team, lead, goal)
+        marks, free = _marks(floor, members, unfit, asked, terms.most_open_leads)
         if free:
             choice = choose(
                 floor,
@@ -157,48 +163,67 @@ def _to_team(
     return False
 
 
-def _busy(seat: Seat, asked: Sequence[UUID], most_open_leads: int) -> str | None:
-    """Why somebody gets no lead at all at the moment."""
-    if seat.presence != HERE:
-        return seat.presence
-    if asked and seat.manager_id in asked:
-        return ASKED
-    if seat.load >= (most_open_leads if seat.capacity is None else seat.capacity):
-        return FULL
-    if seat.hourly is not None and seat.in_hour >= seat.hourly:
-        return HOURLY
-    if seat.daily is not None and seat.in_day >= seat.daily:
-        return DAILY
-    return None
-
-
 def _marks(
     floor: Floor,
     members: Sequence[int],
-    lead: LeadFacts,
-    goal: Goal,
+    unfit: Sequence[str | None],
     asked: Sequence[UUID],
     most_open_leads: int,
 ) -> tuple[list[str], list[int]]:
     """A mark for every seat: why each of the team may not have the lead; and those who may."""
-    languages, zones, strategy = _languages(lead, goal), _zones(lead, goal), goal.strategy
-    seats, skill = floor.seats, strategy.skill
+    seats = floor.seats
     marks = [" "] * len(seats)
     free = []
-    for place in members:
+    for place, never in zip(members, unfit, strict=True):
         seat = seats[place]
-        if busy := _busy(seat, asked, most_open_leads):
-            marks[place] = busy
-        elif languages and seat.languages and seat.languages.isdisjoint(languages):
-            marks[place] = LANGUAGE
-        elif zones and seat.zones and seat.zones.isdisjoint(zones):
-            marks[place] = ZONE
-        elif skill and level_of(seat, strategy, lead) < strategy.least_level:
-            marks[place] = SKILL
+        if seat.presence != HERE:
+            marks[place] = seat.presence
+        elif asked and seat.manager_id in asked:
+            marks[place] = ASKED
+        elif seat.load >= (most_open_leads if seat.capacity is None else seat.capacity):
+            marks[place] = FULL
+        elif seat.hourly is not None and seat.in_hour >= seat.hourly:
+            marks[place] = HOURLY
+        elif seat.daily is not None and seat.in_day >= seat.daily:
+            marks[place] = DAILY
+        elif never is not None:
+            marks[place] = never
         else:
             marks[place] = FREE
             free.append(place)
     return marks, free
+
+
+def _unfit(floor: Floor, team: str, lead: LeadFacts, goal: Goal) -> Sequence[str | None]:
+    """Why each of the team may never have such a lead; None: they may."""
+    strategy = goal.strategy
+    asks = (
+        *(team, strategy.skill, strategy.least_level, lead.product if strategy.skill else None),
+        *(lead.language if goal.match_language else None,),
+        *(_places(lead) if goal.match_zone else ()),
+    )
+    known = floor.unfit.get(asks)
+    if known is None:
+        if len(floor.unfit) >= MOST_KINDS:
+            floor.unfit.clear()
+        seats = [floor.seats[place] for place in floor.teams.get(team, ())]
+        known = floor.unfit[asks] = _never(seats, lead, goal)
+    return known
+
+
+def _never(seats: Iterable[Seat], lead: LeadFacts, goal: Goal) -> list[str | None]:
+    languages, zones, strategy = _languages(lead, goal), _zones(lead, goal), goal.strategy
+
+    def never(seat: Seat) -> str | None:
+        if languages and seat.languages and seat.languages.isdisjoint(languages):
+            return LANGUAGE
+        if zones and seat.zones and seat.zones.isdisjoint(zones):
+            return ZONE
+        if strategy.skill and level_of(seat, strategy, lead) < strategy.least_level:
+            return SKILL
+        return None
+
+    return [never(seat) for seat in seats]
 
 
 def _languages(lead: LeadFacts, goal: Goal) -> set[str]:
@@ -213,8 +238,11 @@ def _zones(lead: LeadFacts, goal: Goal) -> set[str]:
     """One of these has to be worked in; empty: anybody will do."""
     if not goal.match_zone:
         return set()
-    places = (lead.region, lead.city, lead.phone_region, lead.phone_country)
-    return {place.casefold() for place in places if place}
+    return {place.casefold() for place in _places(lead) if place}
+
+
+def _places(lead: LeadFacts) -> tuple[str | None, ...]:
+    return lead.region, lead.city, lead.phone_region, lead.phone_country
 
 
 def _give(floor: Floor, choice: Choice, lead: LeadFacts, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ whoever has waited longest gets the lead.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from services.routing.choosing.floor import BY_RESULT, SCALE, Floor, Seat, Wheel, stride_of
+from services.routing.choosing.floor import BY_RESULT, SCALE, Floor, Seat, stride_of
 from services.routing.choosing.lead import LeadFacts
 from services.routing.choosing.rule_set import Strategy
 
@@ -57,12 +57,8 @@ def choose(
 
 def _in_turn(floor: Floor, team: str, free: Sequence[int]) -> Choice:
     wheel, seats = floor.wheel(team), floor.seats
-    place = _next(wheel, free)
+    place = wheel.first(free)
     return Choice(place, team, stride_of(seats[place]))
-
-
-def _next(wheel: Wheel, free: Sequence[int]) -> int:
-    return min(wheel.order(free))[2]
 
 
 def _by_load(
@@ -122,7 +118,7 @@ def _by_result(
     results = [_had_and_won(floor.seats[place], lead.is_returning) for place in members]
     shares = shares_by_result(results, strategy.floor_percent, strategy.newcomer_leads)
     share = dict(zip(members, shares, strict=True))
-    place = _next(wheel, free)
+    place = wheel.first(free)
     return Choice(place, name, SCALE * SCALE // share[place], share=share[place])
 
 
