@@ -17,7 +17,7 @@ from libs.shared.telemetry import new_traceparent
 from services.scoring.rules_in_force import rules_in_force
 from services.scoring.score_keeping import keep
 from services.scoring.standing import Change, Standing
-from tests.benchmarks.servers import Servers, new_database
+from tests.benchmarks.servers import Servers, new_database, scoring_worker
 
 CLIENTS = 100_000
 DAYS = 360  # how long ago a purchase may be; every one counts in the preset's period
@@ -30,7 +30,7 @@ _clients: list[UUID] = []
 
 
 async def scored_clients(servers: Servers, name: str) -> tuple[str, list[UUID]]:
-    """A database of scoring in which every client has one purchase, a score and a history.
+    """A database of scoring in which every client has one purchase, a score, a history and a plan.
 
     Returns:
         Its URL, and the clients.
@@ -42,9 +42,20 @@ async def scored_clients(servers: Servers, name: str) -> tuple[str, list[UUID]]:
         async with Database.open(url, name="bench", pool_size=1) as database:
             async with database.transaction() as tx:
                 await _buy_once(tx, _clients, datetime.now(UTC))
+            await _let_it_be_planned(servers, url, database)
             await database.pool.execute("VACUUM ANALYZE")
             await database.pool.execute("CHECKPOINT")
     return await new_database(servers.postgres, name, template=_TEMPLATE), _clients
+
+
+async def _let_it_be_planned(servers: Servers, url: str, database: Database) -> None:
+    """Plan the first touches of all clients, who come to a worker at once here and nowhere else."""
+    await make_topics(servers, _TEMPLATE + ".")
+    async with (
+        scoring_worker(servers, url, prefix=_TEMPLATE + "."),
+        database.pool.acquire() as connection,
+    ):
+        await until_planned(connection)
 
 
 async def until_planned(connection: Connection) -> None:

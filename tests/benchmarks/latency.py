@@ -2,8 +2,7 @@
 
 Two processes that work in turn, scoring's worker and `raw_loop.py`, both with a fetch wait of 5 ms.
 Every deal is the first of its client, so each causes one segment.changed. The time is taken here,
-from before the send until the answer has been fetched. It begins when the worker has planned the
-touches of the clients who are there, which come to it all at once here and nowhere else.
+from before the send until the answer has been fetched.
 """
 
 import asyncio
@@ -26,7 +25,6 @@ from tests.benchmarks.deals import (
     make_topics,
     outgoing,
     scored_clients,
-    until_planned,
 )
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.servers import Servers, new_database, process, scoring_worker
@@ -48,9 +46,6 @@ async def measure(servers: Servers) -> list[Figure]:
     raw_url = await _raw_database(servers)
     command = [sys.executable, "-m", "tests.benchmarks.raw_loop", servers.kafka, raw_url]
     async with scoring_worker(servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS):
-        connection = await asyncpg.connect(url)
-        await until_planned(connection)  # the whole base is new to the worker
-        await connection.close()
         with process([*command, RAW_IN, RAW_OUT, str(FETCH_WAIT_MS)], {}):
             async with (
                 client(servers, RAW_IN, RAW_OUT) as floor,

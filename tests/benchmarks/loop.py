@@ -53,6 +53,7 @@ async def measure(servers: Servers) -> list[Figure]:
     ):
         connection = await asyncpg.connect(url)
         for round_ in range(ROUNDS + 1):
+            await until_planned(connection)  # the touches of the round before
             worker.send_signal(signal.SIGSTOP)
             try:
                 await close_deals(servers, topic, clients, EVENTS)
@@ -62,7 +63,6 @@ async def measure(servers: Servers) -> list[Figure]:
             closed = (round_ + 1) * EVENTS
             seconds = await _until_said(connection, said, closed, len(clients), worker)
             pairs.append((limit, EVENTS / seconds))
-            await until_planned(connection)  # the next round is another swarm
         await connection.close()
     return [Figure.of("loop", "events/s", pairs[1:], bar=0.5, aim=0.75)]  # the first warms up
 
