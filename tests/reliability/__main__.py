@@ -51,6 +51,7 @@ class Size:
         claimed: The managers' share in what they look at, each 0.4 s.
         travel_pause: Seconds for every six hours of the twelve days afterwards.
         events: At least so many must have been said.
+        controls_in_pairs: Two wrong variants at a time, in different services.
     """
 
     seconds: float
@@ -70,14 +71,15 @@ class Size:
     events: int
     faults: int
     armed: int = 1
+    controls_in_pairs: bool = False
     more: dict[str, int] = field(default_factory=dict)
 
 
 SIZES = {
     "short": Size(
-        seconds=60,
+        seconds=50,
         decks=1,
-        arm_pause=0.7,
+        arm_pause=0.4,
         crashes=2,
         away_seconds=8,
         long_away_seconds=8,
@@ -88,10 +90,11 @@ SIZES = {
         routing_workers=2,
         page=100,
         claimed=0.15,
-        travel_pause=0.3,
+        travel_pause=0.2,
         events=30_000,
         faults=40,
         armed=2,
+        controls_in_pairs=True,
     ),
     "long": Size(
         seconds=2_700,
@@ -135,6 +138,27 @@ AT_WORK = tuple(p for p in POINTS if not p.startswith("sending.") and p not in A
 async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
     """One run, from an empty suite to the report."""
     say = _Narrator()
+    almost_over, over = asyncio.Event(), asyncio.Event()
+
+    async def judge_the_wrong() -> dict[str, str]:
+        folder, in_pairs = (DATA / "controls").absolute(), size.controls_in_pairs
+        await almost_over.wait()
+        return await controls.run_all(folder, seed, say, in_pairs=in_pairs, after=over)
+
+    async with asyncio.TaskGroup() as beside_us:
+        verdicts = beside_us.create_task(judge_the_wrong()) if with_controls else None
+        told = await _break_and_judge(name, size, seed, say, almost_over)
+        over.set()
+        if verdicts is not None:
+            say("eight wrong variants")
+            told["controls"] = await verdicts
+    return {**told, "seconds": round(time.monotonic() - say.began)}
+
+
+async def _break_and_judge(
+    name: str, size: Size, seed: int, say: "_Narrator", almost_over: asyncio.Event
+) -> dict[str, Any]:
+    """The run but for the controls."""
     folder = (DATA / "journals").absolute()
     async with Field.open(folder, seed) as field:
         say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
@@ -190,6 +214,7 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
             await claim_all(field)
             await until_drained(field)
         say("the oracle reads the topics and the databases")
+        almost_over.set()
         mismatches = await rescore(field)
         witness = await Witness.of(field.suite.kafka)
         rows = await stored.Stored.of(field.database_urls())
@@ -198,10 +223,10 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
         findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
         crashes = nemesis.crashes()
         latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
-        told = {
+        return {
             "size": name,
             "seed": seed,
-            "seconds": round(time.monotonic() - say.began),
+            "seconds": 0,  # is known at the end
             "events": witness.events,
             "repeats": witness.repeats,
             "leads": len(rows.routed),
@@ -224,11 +249,6 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
             "dead_letters_left": rows.open_letters,
             "findings": findings.shown(),
         }
-    if with_controls:
-        say("eight wrong variants, one after another")
-        told["controls"] = await controls.run_all((DATA / "controls").absolute(), seed, say)
-        told["seconds"] = round(time.monotonic() - say.began)
-    return told
 
 
 async def _first_clients(field: Field) -> list[str]:
@@ -262,7 +282,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.only_controls:
         folder = (DATA / "controls").absolute()
-        verdicts = asyncio.run(controls.run_all(folder, arguments.seed, _Narrator()))
+        in_pairs = SIZES[arguments.size].controls_in_pairs
+        verdicts = asyncio.run(
+            controls.run_all(folder, arguments.seed, _Narrator(), in_pairs=in_pairs)
+        )
         return int(any(verdict not in report.GOOD_VERDICTS for verdict in verdicts.values()))
     size = SIZES[arguments.size]
     if arguments.seconds:

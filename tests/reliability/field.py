@@ -60,6 +60,7 @@ class Field:
         """Start everything but the writers; stop it at the end of the block."""
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "armed").mkdir(parents=True)
+        # Processes that are started later take it from there. Who is opened last has it.
         os.environ |= {"BAZA_FAILPOINTS": str(folder), **_QUICK_LEASES}
         log = (folder / "supervision.log").open("a", buffering=1)
         try:
@@ -80,8 +81,9 @@ class Field:
                 finally:
                     field.end_extras()
         finally:
-            for name in ("BAZA_FAILPOINTS", *_QUICK_LEASES):
-                del os.environ[name]
+            if os.environ["BAZA_FAILPOINTS"] == str(folder):
+                for name in ("BAZA_FAILPOINTS", *_QUICK_LEASES):
+                    del os.environ[name]
             log.close()
 
     async def _prepare(self) -> None:
