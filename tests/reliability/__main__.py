@@ -77,7 +77,7 @@ class Size:
 
 SIZES = {
     "short": Size(
-        seconds=50,
+        seconds=45,
         decks=1,
         arm_pause=0.4,
         crashes=2,
@@ -90,7 +90,7 @@ SIZES = {
         routing_workers=2,
         page=100,
         claimed=0.15,
-        travel_pause=0.2,
+        travel_pause=0.1,
         events=30_000,
         faults=40,
         armed=2,

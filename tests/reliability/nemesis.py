@@ -37,6 +37,14 @@ ZOMBIE_SECONDS = 5.0
 READY_SECONDS = 40.0
 ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
 BY_POISON = "dead_letter.laid_aside"
+# So many seconds before the end of a run such a fault begins at the latest, or all wait for it.
+LASTING = {
+    "kafka away": 25,
+    "broker kill": 12,
+    "pause": 12,
+    "rebalance storm": 12,
+    "zombie": 8,
+}
 TRIES = 3  # what a fault needs may itself be away
 RETRY_SECONDS = 3.0
 SEND_SECONDS = 20.0  # what cannot even be sent in this time was not
@@ -104,6 +112,7 @@ class Nemesis:
         """Deal decks out over so many seconds, and wait until the last fault is over."""
         deck = list((Counter(DECK) + Counter(more)).elements())
         faults = [kind for _ in range(decks) for kind in self._shuffled(deck)]
+        self._let_what_lasts_begin_early(faults, seconds)
         began = time.monotonic()
         async with asyncio.TaskGroup() as beside:
             for number, kind in enumerate(faults):
@@ -179,6 +188,15 @@ class Nemesis:
         """From now on nobody dies at a failpoint."""
         for path in (self._field.folder / "armed").iterdir():
             path.unlink(missing_ok=True)
+
+    def _let_what_lasts_begin_early(self, faults: list[str], seconds: float) -> None:
+        for number, kind in enumerate(faults):
+            latest = int((1 - LASTING.get(kind, 0) / seconds) * len(faults))
+            if number > latest:
+                shorter = [n for n in range(max(latest, 0) + 1) if faults[n] not in LASTING]
+                if shorter:
+                    other = self._chance.choice(shorter)
+                    faults[number], faults[other] = faults[other], kind
 
     def _shuffled(self, deck: Sequence[str]) -> list[str]:
         return self._chance.sample(deck, len(deck))
