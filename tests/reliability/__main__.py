@@ -84,7 +84,7 @@ SIZES = {
         away_seconds=8,
         long_away_seconds=8,
         pause=0.05,  # else a faster machine brings ten times the events, and all wait behind them
-        deals=300,
+        deals=500,
         clients=150,
         leads=6,
         routing_workers=2,
@@ -193,6 +193,7 @@ async def _break_and_judge(
             async with beside(arming, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks, more=size.more)
+                say("all faults are over; until each failpoint has crashed")
                 await nemesis.until_crashed(AT_WORK, limit=60)
                 for writer in ("writer-0", "writer-1"):
                     await asyncio.to_thread(field.end, writer)

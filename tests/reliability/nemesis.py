@@ -41,6 +41,7 @@ BY_POISON = "dead_letter.laid_aside"
 LASTING = {
     "kafka away": 25,
     "broker kill": 12,
+    "leaders moved": 12,
     "pause": 12,
     "rebalance storm": 12,
     "zombie": 8,
