@@ -74,6 +74,7 @@ _TRANSIENT = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
+    asyncpg.InvalidCachedStatementError,  # a migration has changed a table under us
 )
 
 # Bound by quotes: the stubs make these generic, the classes themselves are not.
