@@ -29,6 +29,7 @@ from services.scoring.habits import HabitRule, habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
+from services.scoring.touches import touch_clock
 from services.scoring.touches.planning import PIECE, PLANNING, plan_changed_clients
 from services.scoring.touches.touch_clock import BATCH, turn_due_touches
 from services.scoring.worker import TIMERS
@@ -354,7 +355,7 @@ async def test_a_crash_and_a_second_worker_say_each_touch_once(
 
     with pytest.raises(Crashed):
         async with scoring.database.transaction() as tx:
-            assert await turn_due_touches(tx, MONDAY) == BATCH < len(clients)
+            assert await turn_due_touches(tx, MONDAY) == PIECE < len(clients)
             raise Crashed
     await asyncio.gather(scoring.turns_touches(MONDAY), second_worker.turns_touches(MONDAY))
 
@@ -362,6 +363,20 @@ async def test_a_crash_and_a_second_worker_say_each_touch_once(
         "SELECT key, count(*) AS times FROM outbox WHERE topic = 'touches' GROUP BY key"
     )
     assert {row["key"]: row["times"] for row in rows} == {str(client): 1 for client in clients}
+
+
+async def test_a_morning_is_turned_in_batches_and_a_few_piece_by_piece(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = [new_id() for _ in range(300)]
+    await scoring.hears(*(closed(client, ago=300, at=MONDAY) for client in clients))
+    await scoring.plans(MONDAY)
+    monkeypatch.setattr(touch_clock, "BACKLOG", 150)
+
+    async with scoring.database.transaction() as tx:
+        turned = [await turn_due_touches(tx, MONDAY) for _ in range(4)]
+
+    assert turned == [BATCH, PIECE, PIECE, 0]
 
 
 async def test_two_planners_at_once_end_with_what_is_true(

@@ -23,7 +23,8 @@ from services.scoring.rules_in_force import rules_in_force
 from services.scoring.touch_sla import arrays_of, last_day_of_interest
 
 BATCH = 2000
-PIECE = 250  # where fewer than a batch wait: while they are planned, others hear and are answered
+PIECE = 50  # where fewer than a batch wait: while they are planned, others hear and are answered
+RESTS = 9.0  # and after each piece so many times as long
 SETTLES_AFTER_SECONDS = 3  # purchases come in swarms: one plan for all of them
 
 _TAKE = """
@@ -232,5 +233,5 @@ _SETTLED = f"""
     SELECT CASE WHEN changed_at <= clock_timestamp() - interval '{SETTLES_AFTER_SECONDS} s'
         THEN timestamptz 'epoch' END FROM touch_changes ORDER BY id LIMIT 1
 """
-PLANNING = Timer("touch_planning", _SETTLED, plan_changed_clients, is_patient=True)
+PLANNING = Timer("touch_planning", _SETTLED, plan_changed_clients, is_patient=True, rests=RESTS)
 REPLANNING = Timer("touch_replanning", "SELECT min(due_at) FROM touch_replans", plan_next_stretch)

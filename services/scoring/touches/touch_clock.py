@@ -12,8 +12,10 @@ from libs.shared.database import Connection
 from libs.shared.events import TouchDue, TouchOverdue
 from libs.shared.outbox import SHARDS
 from libs.shared.timers import Timer, due_column
+from services.scoring.touches.planning import PIECE, RESTS
 
 BATCH = 200
+BACKLOG = 2000  # where fewer are due they are turned piece by piece, as they were planned
 
 # Held to `outbox.row_of` of the events by test.
 _TURN = """
@@ -23,7 +25,10 @@ _TURN = """
             due_at = CASE WHEN p.closes_at <= $1 THEN NULL ELSE p.closes_at END
         WHERE p.client_id = ANY(ARRAY(
             SELECT client_id FROM touch_plans WHERE due_at <= $1
-            ORDER BY due_at, client_id LIMIT $2 FOR UPDATE SKIP LOCKED))
+            ORDER BY due_at, client_id LIMIT (
+                SELECT CASE WHEN count(*) < $10 THEN $11::int ELSE $2::int END
+                FROM (SELECT FROM touch_plans WHERE due_at <= $1 LIMIT $10) AS due
+            ) FOR UPDATE SKIP LOCKED))
         RETURNING p.client_id, p.touch_no, p.owner_id, p.segment, p.priority, p.due_on,
             CASE WHEN p.state = 'due' THEN $4 ELSE $5 END AS type,
             CASE WHEN p.state = 'due' THEN p.opens_at ELSE p.closes_at END AS turned_at
@@ -50,9 +55,13 @@ async def turn_due_touches(tx: Connection, now: datetime) -> int:
     thread = context.current()
     types = TouchDue.wire_type(), TouchOverdue.wire_type()
     about = thread.correlation_id, thread.causation_id, thread.traceparent
-    turned: int = await tx.fetchval(_TURN, now, BATCH, TouchDue.topic, *types, SHARDS, *about)
+    turned: int = await tx.fetchval(
+        _TURN, now, BATCH, TouchDue.topic, *types, SHARDS, *about, BACKLOG, PIECE
+    )
     failpoints.reach("outbox.added")
     return turned
 
 
-TOUCH_CLOCK = Timer("touch_clock", due_column("touch_plans"), turn_due_touches, is_patient=True)
+TOUCH_CLOCK = Timer(
+    "touch_clock", due_column("touch_plans"), turn_due_touches, is_patient=True, rests=RESTS
+)
