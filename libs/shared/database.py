@@ -98,6 +98,10 @@ class _PooledConnection(asyncpg.Connection):
     An open transaction is rolled back by the pool all the same.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.prepared: dict[str, str] = {}  # see together.py
+
     def get_reset_query(self) -> str:
         return ""
 

@@ -8,6 +8,7 @@ them. All other deals are left to the fold (`standing.py`), which both must agre
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import NamedTuple
 
 from libs.shared import context, failpoints
@@ -16,6 +17,7 @@ from libs.shared.database import Connection
 from libs.shared.events import DealClosed, SegmentChanged
 from libs.shared.ids import new_ids
 from libs.shared.outbox import SHARDS
+from libs.shared.together import Statement
 from services.scoring.rating_in_sql import Rating
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import RULES_TEXTS
@@ -111,8 +113,10 @@ _BUY = """
             correlation_id, cause_id, traceparent
         FROM moves WHERE (SELECT count(*) FROM kept) > 0
     )
-    SELECT place FROM found WHERE NOT is_plain
+    {answer}
 """
+_LEFT = "SELECT place FROM found WHERE NOT is_plain"
+_NOTHING_LEFT = f"SELECT 1 / (NOT EXISTS ({_LEFT}))::int"
 # `SCORE_COLUMNS` but for the first.
 _CHANGED = """rated.seq + (new_segment IS DISTINCT FROM rated.segment)::int, new_segment,
             recency_rating, frequency_rating, monetary_rating, rated.last_day, rated.frequency,
@@ -126,10 +130,14 @@ _DATA = """concat('{{"occurred_at":"', heard_at, '","client_id":"', client_id, '
 
 
 class _Prepared(NamedTuple):
-    """The statement under some rules; `values` follow the arrays."""
+    """The statement under some rules, and one that fails instead of leaving any deal.
+
+    `values` follow the arrays.
+    """
 
     rules: Rules
     statement: str
+    at_once: str
     values: Sequence[object]
 
 
@@ -150,18 +158,36 @@ async def buy_plainly(
     Returns:
         The deals that are left, in their order; all deals of a client or none.
     """
-    global _prepared  # made anew when the rules change
-    if rules.run_bounds:  # a run of months follows from all purchases
+    prepared = _under(rules)
+    if prepared is None:
         return deals
-    if _prepared is None or _prepared.rules is not rules:
-        _prepared = _prepare(rules)
     clients, arrays = _told(deals, rules)
-    left = await tx.fetch(_prepared.statement, *arrays, *_prepared.values)
+    left = await tx.fetch(prepared.statement, *arrays, *prepared.values)
     failpoints.reach("outbox.added")
     if not left:
         return ()
     remain = {clients[place - 1] for (place,) in left}
     return [deal for deal in deals if str(deal.client_id) in remain]
+
+
+def buying_plainly(deals: Sequence[DealClosed], rules: Rules) -> Statement | None:
+    """`buy_plainly` as a statement that fails if any deal is left; None where some surely are."""
+    prepared = _under(rules)
+    if prepared is None:
+        return None
+    clients, arrays = _told(deals, rules)
+    if len(clients) < len(deals):
+        return None
+    return Statement(prepared.at_once, (*arrays, *prepared.values))
+
+
+def _under(rules: Rules) -> "_Prepared | None":
+    global _prepared  # made anew when the rules change
+    if rules.run_bounds:  # a run of months follows from all purchases
+        return None
+    if _prepared is None or _prepared.rules is not rules:
+        _prepared = _prepare(rules)
+    return _prepared
 
 
 def _told(deals: Sequence[DealClosed], rules: Rules) -> tuple[list[str], list[str]]:
@@ -216,7 +242,8 @@ def _prepare(rules: Rules) -> _Prepared:
     rating = Rating(rules, date.min)
     arrays = [rating.add(None, f"text::{kind}[]") for kind in _TOLD_TYPES.values()]
     version = rating.add(rules.version, "int")
-    statement = _BUY.format(
+    buy = partial(
+        _BUY.format,
         arrays=", ".join(f"(SELECT {array})" for array in arrays),
         names=", ".join(_TOLD_TYPES),
         version=version,
@@ -235,4 +262,5 @@ def _prepare(rules: Rules) -> _Prepared:
         type=rating.add(SegmentChanged.wire_type(), "text"),
         data=_DATA.format(version=version),
     )
-    return _Prepared(rules, statement, rating.values[len(arrays) :])
+    values = rating.values[len(arrays) :]
+    return _Prepared(rules, buy(answer=_LEFT), buy(answer=_NOTHING_LEFT), values)

@@ -13,9 +13,10 @@ import asyncpg
 from libs.shared.database import Connection
 from libs.shared.errors import DomainError
 from libs.shared.events import DealClosed, DealReversed, Event
-from services.scoring.plain_purchases import buy_plainly
+from libs.shared.together import Statement
+from services.scoring.plain_purchases import buy_plainly, buying_plainly
 from services.scoring.rules import Rules
-from services.scoring.score_keeping import keep, load_alone, rules_last_seen
+from services.scoring.score_keeping import keep, last_rules, load_alone, rules_last_seen
 from services.scoring.standing import Change
 
 _RETURN = """
@@ -65,6 +66,12 @@ async def score_closed_deals(deals: Sequence[DealClosed], tx: Connection) -> Non
             (deal.deal_id, deal.client_id, day, deal.closed_at, deal.amount_minor, deal.currency)
         )
     await keep(tx, standings.values(), moves, rules, purchases=purchases)
+
+
+def closed_deals_at_once(deals: Sequence[DealClosed]) -> Statement | None:
+    """`score_closed_deals` where all of them are plain."""
+    rules = last_rules()
+    return buying_plainly(deals, rules) if rules else None
 
 
 async def score_reversed_deals(reversals: Sequence[DealReversed], tx: Connection) -> None:

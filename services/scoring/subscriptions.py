@@ -27,7 +27,11 @@ from services.scoring.engagement_heard import (
     note_viewed_pages,
     note_what_was_asked_for,
 )
-from services.scoring.purchases import score_closed_deals, score_reversed_deals
+from services.scoring.purchases import (
+    closed_deals_at_once,
+    score_closed_deals,
+    score_reversed_deals,
+)
 from services.scoring.touches.heard import note_held_meetings, note_recorded_touches
 
 
@@ -46,7 +50,7 @@ async def note_interactions(events: Sequence[InteractionRecorded], tx: Connectio
 
 
 SUBSCRIPTIONS = (
-    on(DealClosed, score_closed_deals),
+    on(DealClosed, score_closed_deals, at_once=closed_deals_at_once),
     on(DealReversed, score_reversed_deals),
     on(InteractionRecorded, note_interactions),
     on(InteractionHeld, note_held_meetings),

@@ -219,9 +219,39 @@ async def test_who_waited_for_an_analyst_goes_by_their_word(scoring: Scoring) ->
     assert (await scoring.is_rescored(NEW_YEAR))["mismatches"] == 0
 
 
+async def test_a_plain_deal_is_heard_at_once_and_another_is_left_to_the_fold(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, judged = new_id(), new_id()
+    await scoring.hears(closed(plain, ago=3), closed(judged, ago=3))
+    async with scoring.database.transaction() as tx:
+        rules = await rules_in_force(tx)
+        until = rules.day_of(NEW_YEAR + timedelta(days=5))
+        await override(tx, [judged], "champions", until, rules, NEW_YEAR)
+    folded: list[UUID] = []
+    by_the_fold = score_keeping.load_alone
+
+    async def load_alone(tx: Any, clients: Any, deals: Any = ()) -> Any:
+        folded.extend(clients)
+        return await by_the_fold(tx, clients, deals)
+
+    async def not_this_way(*_: object) -> Any:
+        raise AssertionError("it was to be heard at once")
+
+    monkeypatch.setattr(purchases, "load_alone", load_alone)
+    with monkeypatch.context() as patched:
+        patched.setattr(purchases, "buy_plainly", not_this_way)
+        await scoring.hears(closed(plain, ago=2))
+    await scoring.hears(closed(plain, ago=1), closed(judged, ago=1))
+
+    assert folded == [judged]
+    assert [(await scoring.score(c))["frequency"] for c in (plain, judged)] == [3, 2]
+
+
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%told%'
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND (query LIKE '%told%' OR query LIKE 'EXECUTE%')
 """
 
 

@@ -1,0 +1,205 @@
+"""A few ordinary events are heard in one round trip; all others as ever, and none of them twice."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from libs.shared.database import Connection, Database
+from libs.shared.events import Event, LeadClaimed, LeadReleased
+from libs.shared.ids import new_id
+from libs.shared.inbox import FEW, Inbox
+from libs.shared.leases import LeaseLost, Leases
+from libs.shared.subscriptions import Dispatcher, Subscription, on
+from libs.shared.together import Statement, _literal, execute_together
+from tests.shared.streams import APPLIED, Keeper, applied_to, claimed, keep, record_of, released
+
+_KEEP = """
+    INSERT INTO applied (event_id, lead_id, epoch, kind)
+    SELECT id, lead, epoch, 'at once' FROM unnest($1::text::uuid[], $2::text::uuid[],
+        $3::text::int[]) AS told (id, lead, epoch) WHERE 1 / (epoch <> 13)::int = 1
+"""
+
+
+@pytest.fixture
+async def database(plumbing: Database) -> Database:
+    await plumbing.pool.execute(APPLIED)
+    return plumbing
+
+
+def kept_at_once(events: Sequence[LeadClaimed]) -> Statement | None:
+    """Refuses epoch 13; knows nothing of epoch 99, and less of 77 and 78."""
+    if any(event.epoch == 77 for event in events):
+        raise OverflowError("date value out of range")
+    if any(event.epoch == 99 for event in events):
+        return None
+    ids = [str(event.event_id) for event in events]
+    leads = [str(event.lead_id) for event in events]
+    if any(event.epoch == 78 for event in events):
+        leads.append("\ud800")
+    return Statement(_KEEP, (ids, leads, [event.epoch for event in events]))
+
+
+def inbox_of(database: Database, keeper: Keeper) -> Inbox:
+    subscriptions: list[Subscription[Any]] = [
+        on(LeadClaimed, keeper, at_once=kept_at_once),
+        on(LeadReleased, keeper),
+    ]
+    return Inbox(database, Dispatcher(subscriptions))
+
+
+async def hows(database: Database) -> list[str]:
+    return [row["kind"] for row in await database.pool.fetch("SELECT kind FROM applied")]
+
+
+async def test_a_few_are_heard_at_once_and_remembered(database: Database) -> None:
+    lead, keeper = new_id(), keep()
+    records = [record_of(claimed(lead, epoch)) for epoch in (1, 2)]
+    inbox = inbox_of(database, keeper)
+    with database.wake.listening() as bell:
+        while await bell.wait(0.3):  # the ring of having connected
+            pass
+        await inbox.apply(records)
+        rung = await bell.wait(0)
+
+    assert (await hows(database), keeper.batches, rung) == (["at once"] * 2, [], True)
+    await inbox.apply(records)
+    assert await applied_to(database, lead) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        lambda lead: [claimed(lead, 1), claimed(lead, 13)],
+        lambda lead: [claimed(lead, 1), claimed(lead, 99)],
+        lambda lead: [claimed(lead, 1), claimed(lead, 77)],
+        lambda lead: [claimed(lead, 1), claimed(lead, 78)],
+        lambda lead: [claimed(lead, 1), released(lead, 1)],
+        lambda lead: [claimed(lead, epoch) for epoch in range(100, 101 + FEW)],
+    ],
+    ids=[
+        "the statement fails",
+        "there is none",
+        "it cannot be made",
+        "it cannot be sent",
+        "two types",
+        "many",
+    ],
+)
+async def test_what_cannot_be_heard_at_once_is_heard_as_ever(
+    database: Database, events: Any
+) -> None:
+    lead, keeper = new_id(), keep()
+    told: list[Event] = events(lead)
+
+    await inbox_of(database, keeper).apply([record_of(event) for event in told])
+
+    assert await hows(database) == [event.event_name for event in told]
+    assert sum(keeper.batches) == len(told)
+    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == len(told)
+
+
+async def test_known_events_among_them_act_once(database: Database) -> None:
+    lead, keeper = new_id(), keep()
+    first, second = record_of(claimed(lead, 1)), record_of(claimed(lead, 2))
+    inbox = inbox_of(database, keeper)
+
+    await inbox.apply([first])
+    await inbox.apply([first, second])
+    await inbox.apply([second, second])
+
+    assert await applied_to(database, lead) == [1, 2]
+    assert keeper.batches == [1]
+
+
+async def test_a_lane_with_a_dead_letter_is_kept_in_order(database: Database) -> None:
+    cursed = new_id()
+    keeper = keep(refuses=lambda event: event.epoch == 13)  # type: ignore[attr-defined]
+    inbox = inbox_of(database, keeper)
+
+    await inbox.apply([record_of(claimed(cursed, 13))])
+    await inbox.apply([record_of(claimed(cursed, 14))])
+
+    rows = await database.pool.fetch("SELECT state FROM dead_letters ORDER BY id")
+    assert [row["state"] for row in rows] == ["poison", "waiting"]
+    assert await applied_to(database, cursed) == []
+
+
+async def test_who_has_lost_the_partition_leaves_nothing(database: Database) -> None:
+    record = record_of(claimed(new_id(), 1))
+    at = (record.topic, record.partition)
+    leases = Leases(database.dsn, group="g", topics=[at[0]])
+    await leases.enter({at: 0})
+    await database.pool.execute("UPDATE consumer_positions SET worker_id = $1", new_id())
+    inbox, fence = inbox_of(database, keep()), leases.fence({at: record.offset + 1})
+
+    with pytest.raises(LeaseLost):
+        await inbox.apply([record], fence)
+    assert await hows(database) == []
+    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
+
+    await database.pool.execute("UPDATE consumer_positions SET worker_id = $1", fence.worker)
+    await inbox.apply([record], fence)
+    assert await hows(database) == ["at once"]
+    position = await database.pool.fetchval("SELECT next_offset FROM consumer_positions")
+    assert position == record.offset + 1
+    await leases._leave()
+
+
+async def test_a_passing_failure_is_told_and_leaves_nothing(database: Database) -> None:
+    record = record_of(claimed(new_id(), 1))
+    await database.pool.execute(
+        "CREATE FUNCTION in_vain() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = 'deadlock_detected'; END $$;"
+        " CREATE TRIGGER in_vain BEFORE INSERT ON applied FOR EACH ROW EXECUTE FUNCTION in_vain()"
+    )
+    keeper = keep()
+
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await inbox_of(database, keeper).apply([record])
+
+    assert keeper.batches == []
+    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
+
+
+NASTY = ["it's", "'; DROP TABLE applied; --", "\\", 'a"b,{c}', "строка\nи ещё", "$1 %s", "", None]
+
+
+async def test_values_arrive_as_they_are(database: Database) -> None:
+    await database.pool.execute("CREATE TABLE said (place int, word text, words text[], id uuid)")
+    keeps = "INSERT INTO said VALUES ($1, $2, $3, $4)"
+    ids: list[UUID] = [new_id() for _ in NASTY]
+
+    async with database.pool.acquire() as connection:
+        for place, word in enumerate(NASTY):
+            await execute_together(connection, Statement(keeps, (place, word, NASTY, ids[place])))
+
+    rows = await database.pool.fetch("SELECT * FROM said ORDER BY place")
+    assert [row["word"] for row in rows] == NASTY
+    assert all(row["words"] == NASTY for row in rows)
+    assert [row["id"] for row in rows] == ids
+
+
+async def test_all_of_them_stay_or_none(database: Database) -> None:
+    keeps = "INSERT INTO applied (epoch) VALUES ($1)"
+
+    async def together(connection: Connection, *epochs: int) -> None:
+        await execute_together(connection, *(Statement(keeps, (epoch,)) for epoch in epochs))
+
+    async with database.pool.acquire() as connection:
+        await together(connection, 1, 2)
+        with pytest.raises(asyncpg.NumericValueOutOfRangeError):
+            await together(connection, 3, 2**40)
+        await together(connection, 4)
+
+    rows = await database.pool.fetch("SELECT epoch FROM applied ORDER BY epoch")
+    assert [row["epoch"] for row in rows] == [1, 2, 4]
+
+
+def test_a_value_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="dict"):
+        _literal({})
+    with pytest.raises(ValueError, match="NUL"):
+        _literal(["a", "b\0'); DROP TABLE applied; --"])
