@@ -16,6 +16,7 @@ from tests.benchmarks.rescoring import touch
 from tests.benchmarks.servers import Servers, scoring_worker
 
 ROUNDS = 3
+EVENTS = 500  # in a round
 PREFIX = "latency_rescoring."
 _LONGEST_SECONDS = 300
 _BUSY = """
@@ -34,14 +35,14 @@ async def measure(servers: Servers) -> list[Figure]:
         scoring_worker(servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS),
         client(servers, deals, PREFIX + "segments") as ours,
     ):
-        await ours.p99()  # warms up
+        await ours.p99(EVENTS)  # warms up
         for number in range(ROUNDS):
             async with database.pool.acquire() as connection:
                 await touch(connection, number)
             await _until_idle(database)
-            idle = await ours.p99()
+            idle = await ours.p99(EVENTS)
             version = await activated(database, QUINTILES, datetime.now(UTC))
-            pairs.append((idle, await ours.p99()))
+            pairs.append((idle, await ours.p99(EVENTS)))
             await _demand_under_way(database, version)
     return [
         Figure.of("latency_during_rescoring", "ms p99", pairs, bar=5.0, aim=2.0, low_is_good=True)
