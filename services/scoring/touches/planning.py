@@ -24,7 +24,7 @@ from services.scoring.touch_sla import arrays_of, last_day_of_interest
 
 BATCH = 2000
 PIECE = 50  # where fewer than a batch wait: while they are planned, others hear and are answered
-RESTS = 9.0  # and after each piece so many times as long
+RESTS = 19.0  # and after each piece so many times as long
 SETTLES_AFTER_SECONDS = 3  # purchases come in swarms: one plan for all of them
 
 _TAKE = """
