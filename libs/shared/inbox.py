@@ -30,30 +30,24 @@ REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
 # Nothing is remembered before the positions have moved, so whoever has lost them waits for no id.
-# Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
 # Handlers look rows up by keys; a plan made while three rows stood there must not read them all.
-_REMEMBER = f"""
+_NEW = f"""
     WITH moved AS ({MOVE}), new AS (
         INSERT INTO inbox (event_id) SELECT id FROM unnest($7::text::uuid[]) AS id
         WHERE (SELECT count(*) FROM moved) = cardinality($3) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING event_id
     )
-    SELECT {BY_KEYS}, (SELECT count(*) FROM moved) AS moved, count(*) AS new,
+    SELECT {BY_KEYS},"""
+_ANY_PARKED = f"EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES})"
+# Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
+_REMEMBER = f"""{_NEW} (SELECT count(*) FROM moved) AS moved, count(*) AS new,
         CASE WHEN count(*) < $8 THEN coalesce(array_agg(event_id), '{{}}') END AS new_ids,
-        EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}) AS any_parked
+        {_ANY_PARKED} AS any_parked
     FROM new
 """
 # The same for events that are all new, with nothing laid aside; or it fails. Without the positions
 # none would be new.
-_REMEMBER_ALL = f"""
-    WITH moved AS ({MOVE}), new AS (
-        INSERT INTO inbox (event_id) SELECT id FROM unnest($7::text::uuid[]) AS id
-        WHERE (SELECT count(*) FROM moved) = cardinality($3) ORDER BY id
-        ON CONFLICT DO NOTHING RETURNING event_id
-    )
-    SELECT {BY_KEYS}, 1 / (count(*) = $8
-        AND NOT EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES}))::int
-    FROM new
+_REMEMBER_ALL = f"""{_NEW} 1 / (count(*) = $8 AND NOT {_ANY_PARKED})::int FROM new
 """
 FEW = 50  # events of which the way to the database takes the most time
 
@@ -72,6 +66,7 @@ class Inbox:
         self._dispatcher = dispatcher
         self._poison_limit = poison_limit
         self._poison_in_a_row = 0
+        self._any_parked = False  # as it was last seen: in vain would every batch be begun twice
 
     async def apply(self, records: Sequence[Record], fence: Fence = NO_FENCE) -> None:
         """Apply a batch and commit; nothing of it stays when this raises.
@@ -109,7 +104,7 @@ class Inbox:
         """Hear a few events in one round trip, if nothing about them is out of the ordinary."""
         events = [item.event for item in heard if item.event]
         ids = {item.envelope.id for item in heard if item.envelope}
-        if not len(heard) == len(events) == len(ids):
+        if self._any_parked or not len(heard) == len(events) == len(ids):
             return False
         try:
             statement = self._dispatcher.at_once(events)
@@ -121,6 +116,7 @@ class Inbox:
         except Exception as error:
             if is_transient(error):
                 raise
+            log.info("not_heard_at_once", reason=reason_of(error), events=len(heard))
             return False  # nothing was done; step by step it is found what is amiss
         failpoints.reach("transaction.committed")
         self._database.wake.ring()
@@ -161,6 +157,7 @@ class Inbox:
         assert row is not None  # noqa: S101  # an aggregate always has one
         fence.demand(row["moved"])
         any_parked: bool = row["any_parked"]
+        self._any_parked = any_parked
         if row["new"] == len(heard):
             return heard, any_parked
         new_ids = unique.keys() if row["new_ids"] is None else set(row["new_ids"])

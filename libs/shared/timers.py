@@ -95,7 +95,8 @@ class Timer:
         is_patient: No commit makes a row due at once, or a second later is soon enough: its loop
             looks each second and not after commits. In sandbox mode it does, for the leaps.
         rests: After firing fewer than `MANY` it sleeps so many times as long as that took: what
-            nobody waits for is done bit by bit, and stands in nobody's way.
+            nobody waits for is done bit by bit, and stands in nobody's way. Of a patient one; any
+            other is woken by the next commit.
     """
 
     name: str

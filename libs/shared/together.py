@@ -7,6 +7,7 @@ message for one transaction; those that are prepared once for a session are not 
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID
 
@@ -42,7 +43,8 @@ async def _prepared(connection: Connection, sql: str) -> str:
     known: dict[str, str] = connection.prepared  # type: ignore[union-attr]  # the pool's own have it
     name = known.get(sql)
     if name is None:
-        name = f"together_{len(known)}"
+        # By its text: a session that a proxy has lent to others has no other one of this name.
+        name = f"together_{blake2b(sql.encode(), digest_size=16).hexdigest()}"
         await connection.execute(f"PREPARE {name} AS {sql}")
         known[sql] = name
     return name

@@ -121,16 +121,16 @@ async def load(tx: Connection, client_ids: Iterable[UUID], rules: Rules) -> dict
 _last_rules: Rules | None = None  # what a process goes by until it is told otherwise
 
 
-def last_rules() -> Rules | None:
-    """The same guess, where there is one."""
-    return _last_rules
-
-
 async def rules_last_seen(tx: Connection) -> Rules:
     """A guess of the rules in force, for who looks whether they still are."""
     global _last_rules  # a guess that is checked
     if _last_rules is None:
         _last_rules = await rules_in_force(tx)
+    return _last_rules
+
+
+def last_rules() -> Rules | None:
+    """The same guess, if there has been one."""
     return _last_rules
 
 

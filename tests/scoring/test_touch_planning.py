@@ -1,7 +1,6 @@
 """When a client's next touch is due, what is said of it, and what becomes of it."""
 
 import asyncio
-import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -11,7 +10,6 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from libs.shared.clock import Clock
 from libs.shared.events import (
     ClientArchived,
     ClientCard,
@@ -23,17 +21,12 @@ from libs.shared.events import (
     Promised,
 )
 from libs.shared.ids import new_id
-from libs.shared.timers import AT_ONCE, look_at_all
 from services.scoring.activation import activate
 from services.scoring.habits import HabitRule, habit_of
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules_in_force import draft, prepared
 from services.scoring.touch_sla import TouchSla, touch_due_on, working_days
-from services.scoring.touches import touch_clock
-from services.scoring.touches.planning import PIECE, PLANNING, plan_changed_clients
-from services.scoring.touches.touch_clock import BATCH, turn_due_touches
-from services.scoring.worker import TIMERS
-from tests.scoring.conftest import NEW_YEAR, Scoring, closed, reversed_
+from tests.scoring.conftest import Scoring, closed, reversed_
 
 MOSCOW = ZoneInfo("Europe/Moscow")
 MONDAY = datetime(2025, 3, 3, 9, tzinfo=UTC)  # noon in Moscow
@@ -343,42 +336,6 @@ async def test_other_rules_plan_everybody_anew(scoring: Scoring) -> None:
         assert plan["priority"] == 7
 
 
-async def test_a_crash_and_a_second_worker_say_each_touch_once(
-    scoring: Scoring, second_worker: Scoring
-) -> None:
-    clients = [new_id() for _ in range(300)]
-    await scoring.hears(*(closed(client, ago=300, at=MONDAY) for client in clients))
-    await scoring.plans(MONDAY)
-
-    class Crashed(Exception):
-        pass
-
-    with pytest.raises(Crashed):
-        async with scoring.database.transaction() as tx:
-            assert await turn_due_touches(tx, MONDAY) == PIECE < len(clients)
-            raise Crashed
-    await asyncio.gather(scoring.turns_touches(MONDAY), second_worker.turns_touches(MONDAY))
-
-    rows = await scoring.database.pool.fetch(
-        "SELECT key, count(*) AS times FROM outbox WHERE topic = 'touches' GROUP BY key"
-    )
-    assert {row["key"]: row["times"] for row in rows} == {str(client): 1 for client in clients}
-
-
-async def test_a_morning_is_turned_in_batches_and_a_few_piece_by_piece(
-    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clients = [new_id() for _ in range(300)]
-    await scoring.hears(*(closed(client, ago=300, at=MONDAY) for client in clients))
-    await scoring.plans(MONDAY)
-    monkeypatch.setattr(touch_clock, "BACKLOG", 150)
-
-    async with scoring.database.transaction() as tx:
-        turned = [await turn_due_touches(tx, MONDAY) for _ in range(4)]
-
-    assert turned == [BATCH, PIECE, PIECE, 0]
-
-
 async def test_two_planners_at_once_end_with_what_is_true(
     scoring: Scoring, second_worker: Scoring
 ) -> None:
@@ -391,60 +348,3 @@ async def test_two_planners_at_once_end_with_what_is_true(
     await scoring.hears(*(closed(alone, ago=ago, at=MONDAY) for ago in (200, 100, 50, 3)))
     await scoring.plans(MONDAY)
     assert due == {(await plan_of(scoring, alone))["due_on"]}
-
-
-async def test_the_planner_wakes_when_the_oldest_note_has_settled(scoring: Scoring) -> None:
-    clock, pool = Clock(sandbox=False), scoring.database.pool
-    await scoring.hears(closed(new_id()))
-
-    async with pool.acquire() as connection:
-        (unsettled,), _ = await look_at_all(connection, [PLANNING], clock)
-        await pool.execute("UPDATE touch_changes SET changed_at = changed_at - interval '3 s'")
-        (settled,), now = await look_at_all(connection, [PLANNING], clock)
-
-    assert unsettled is None
-    assert settled == AT_ONCE < now
-
-
-async def test_all_timers_of_the_worker_are_looked_at_in_one_statement(scoring: Scoring) -> None:
-    await scoring.hears(closed(new_id()))
-
-    async with scoring.database.pool.acquire() as connection:
-        due, now = await look_at_all(connection, TIMERS, Clock(sandbox=True))
-
-    by_name = {timer.name: at for timer, at in zip(TIMERS, due, strict=True)}
-    ageing = by_name.pop("ageing")
-    assert ageing is not None
-    assert NEW_YEAR < ageing < now  # the demo's year has long passed
-    assert set(by_name.values()) == {None}
-
-
-async def test_statistics_of_a_moment_without_notes_do_not_make_planning_slow(
-    scoring: Scoring,
-) -> None:
-    pool = scoring.database.pool
-    note = "INSERT INTO touch_changes (client_id) SELECT uuidv7() FROM generate_series(1, $1::int)"
-    await pool.execute(note, 20_000)
-    await pool.execute("DELETE FROM touch_changes WHERE id < (SELECT max(id) FROM touch_changes)")
-    await pool.execute("VACUUM ANALYZE touch_changes")
-    await pool.execute(note, 20_000)
-
-    began = time.monotonic()
-    async with scoring.database.transaction() as tx:
-        planned = await plan_changed_clients(tx, MONDAY)
-
-    assert planned == 2_000
-    assert time.monotonic() - began < 1.5  # 5 s as a join
-
-
-@pytest.mark.parametrize(
-    ("waiting", "taken"), [(PIECE - 1, PIECE - 1), (PIECE + 1, PIECE), (3_000, 2_000)]
-)
-async def test_a_small_swarm_is_planned_in_pieces_and_a_large_one_in_batches(
-    scoring: Scoring, waiting: int, taken: int
-) -> None:
-    note = "INSERT INTO touch_changes (client_id) SELECT uuidv7() FROM generate_series(1, $1::int)"
-    await scoring.database.pool.execute(note, waiting)
-
-    async with scoring.database.transaction() as tx:
-        assert await plan_changed_clients(tx, MONDAY) == taken

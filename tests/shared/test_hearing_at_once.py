@@ -127,6 +127,42 @@ async def test_a_lane_with_a_dead_letter_is_kept_in_order(database: Database) ->
     assert await applied_to(database, cursed) == []
 
 
+async def test_while_a_dead_letter_is_open_nothing_is_tried_in_vain(database: Database) -> None:
+    tried: list[int] = []
+
+    def at_once(events: Sequence[LeadClaimed]) -> Statement | None:
+        tried.extend(event.epoch for event in events)
+        return kept_at_once(events)
+
+    keeper = keep(refuses=lambda event: event.epoch == 13)  # type: ignore[attr-defined]
+    inbox = Inbox(database, Dispatcher([on(LeadClaimed, keeper, at_once=at_once)]))
+
+    for epoch in (1, 13, 2, 3):  # 2 finds the letter that 13 has become
+        await inbox.apply([record_of(claimed(new_id(), epoch))])
+    await database.pool.execute("UPDATE dead_letters SET state = 'replayed'")
+    for epoch in (4, 5):
+        await inbox.apply([record_of(claimed(new_id(), epoch))])
+
+    assert tried == [1, 13, 2, 5]
+    assert await hows(database) == ["at once", *["lead.claimed"] * 3, "at once"]
+
+
+async def test_a_session_that_has_lost_its_statements_hears_as_ever(database: Database) -> None:
+    keeper = keep()
+    inbox = inbox_of(database, keeper)
+    await inbox.apply([record_of(claimed(new_id(), 1))])
+    async with database.pool.acquire() as connection:  # the only one, as nobody else is at work
+        rows = await connection.fetch("SELECT name FROM pg_prepared_statements")
+        ours = [row["name"] for row in rows if row["name"].startswith("together_")]
+        for name in ours:
+            await connection.execute(f"DEALLOCATE {name}")
+
+    await inbox.apply([record_of(claimed(new_id(), 2))])
+
+    assert len(ours) == 2
+    assert await hows(database) == ["at once", "lead.claimed"]
+
+
 async def test_who_has_lost_the_partition_leaves_nothing(database: Database) -> None:
     record = record_of(claimed(new_id(), 1))
     at = (record.topic, record.partition)
