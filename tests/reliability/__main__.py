@@ -200,7 +200,9 @@ async def _break_and_judge(
                     await asyncio.to_thread(field.end, writer)
             say("twelve days pass under faults: offers lapse, reminders go out, clients age")
             pause = min(size.arm_pause, AT_TIMES_PAUSE)
-            arming = nemesis.arm_failpoints(size.crashes, points=AT_TIMES, pause=pause)
+            arming = nemesis.arm_failpoints(
+                size.crashes, points=AT_TIMES, pause=pause, at_once=size.armed
+            )
             async with beside(arming, name="failpoints"):
                 await travel(field, pause=size.travel_pause)
             nemesis.disarm()
