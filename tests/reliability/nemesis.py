@@ -37,6 +37,7 @@ ZOMBIE_SECONDS = 5.0
 READY_SECONDS = 40.0
 ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
 BY_POISON = "dead_letter.laid_aside"
+BY_MAIL = ("sending.taken", "sending.sent")
 # So many seconds before the end of a run such a fault begins at the latest, or all wait for it.
 LASTING = {
     "kafka away": 25,
@@ -133,7 +134,7 @@ class Nemesis:
 
         Few are armed at a time, and for five seconds at most: if they piled up, a process that
         comes back would die at its first request, again and again. What only poison reaches stays
-        armed beside them.
+        armed beside them, and what only mail does until it has crashed once.
 
         Args:
             pause: Seconds between a crash and the next arming.
@@ -152,6 +153,9 @@ class Nemesis:
             crashes = self.crashes()
             if BY_POISON in points and crashes[BY_POISON] < quota:
                 (armed / BY_POISON).touch()
+            for point in BY_MAIL:
+                if point in points and not crashes[point]:
+                    (armed / point).touch()
             due = [
                 p
                 for p in points
