@@ -205,6 +205,7 @@ async def _break_and_judge(
             )
             async with beside(arming, name="failpoints"):
                 await travel(field, pause=size.travel_pause)
+                await nemesis.until_crashed(AT_TIMES, limit=30)
             nemesis.disarm()
             last_fault = time.time()
             await asyncio.to_thread(field.end, "claimant")

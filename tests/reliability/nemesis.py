@@ -153,13 +153,18 @@ class Nemesis:
             crashes = self.crashes()
             if BY_POISON in points and crashes[BY_POISON] < quota:
                 (armed / BY_POISON).touch()
-            for point in BY_MAIL:
-                if point in points and not crashes[point]:
-                    (armed / point).touch()
+            by_mail = [point for point in BY_MAIL if point in points and not crashes[point]]
+            if (
+                by_mail
+            ):  # one after the other: a crash leaves what was to be sent leased for a while
+                (armed / by_mail[0]).touch()
             due = [
                 p
                 for p in points
-                if p != BY_POISON and crashes[p] < quota and not (armed / p).exists()
+                if p != BY_POISON
+                and not (by_mail and p in BY_MAIL)
+                and crashes[p] < quota
+                and not (armed / p).exists()
             ]
             if due:
                 point = min(due, key=lambda p: (crashes[p], turns[p], self._chance.random()))
