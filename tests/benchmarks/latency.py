@@ -1,6 +1,6 @@
 """From deal.closed to segment.changed at 200 a second, beside one bare insert and produce.
 
-Two processes that work in turn, scoring's worker and `raw_loop.py`, both with a fetch wait of 5 ms.
+Two processes that work in turn, scoring's worker and `raw_loop.py`, with the same fetch wait.
 Every deal is the first of its client, so each causes one segment.changed. The time is taken here,
 from before the send until the answer has been fetched. Three seconds after a deal its client's next
 touch is planned: rounds are longer than that, ours follow one another between two of the floor's,
@@ -30,12 +30,10 @@ from tests.benchmarks.deals import (
     until_planned,
 )
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.servers import Servers, new_database, process, scoring_worker
+from tests.benchmarks.servers import FETCH_WAIT_MS, Servers, new_database, process, scoring_worker
 
-FETCH_WAIT_MS = 5
 A_SECOND = 200
 EVENTS = 640  # in a round, which takes a little longer than three seconds
-WARM_UP = 160
 PREFIX = "latency."
 RAW_IN, RAW_OUT = PREFIX + "raw-in", PREFIX + "raw-out"
 _LONGEST_SECONDS = 20.0
@@ -48,15 +46,15 @@ async def measure(servers: Servers) -> list[Figure]:
     url, _ = await scored_clients(servers, "bench_latency")
     raw_url = await _raw_database(servers)
     command = [sys.executable, "-m", "tests.benchmarks.raw_loop", servers.kafka, raw_url]
-    async with scoring_worker(servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS):
+    async with scoring_worker(servers, url, prefix=PREFIX):
         with process([*command, RAW_IN, RAW_OUT, str(FETCH_WAIT_MS)], {}):
             async with (
                 asyncpg.create_pool(url, min_size=1, max_size=1) as pool,
                 client(servers, RAW_IN, RAW_OUT) as floor,
                 client(servers, deals, PREFIX + "segments") as ours,
             ):
-                for one in (floor, ours):  # warms up
-                    await one.p99(WARM_UP)
+                for one in (floor, ours):  # warms up, planning and the broker's code included
+                    await one.p99(EVENTS)
                 await _done(pool)
                 limits = [await floor.p99(EVENTS)]
                 values = [await ours.p99(EVENTS) for _ in range(2)]

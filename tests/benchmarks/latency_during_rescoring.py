@@ -11,7 +11,7 @@ from libs.shared.database import Database
 from tests.benchmarks.base import QUINTILES, activated, scored_base
 from tests.benchmarks.deals import make_topics
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.latency import FETCH_WAIT_MS, client
+from tests.benchmarks.latency import client
 from tests.benchmarks.rescoring import touch
 from tests.benchmarks.servers import Servers, scoring_worker
 
@@ -32,7 +32,7 @@ async def measure(servers: Servers) -> list[Figure]:
     pairs = []
     async with (
         Database.open(url, name="bench", pool_size=2) as database,
-        scoring_worker(servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS),
+        scoring_worker(servers, url, prefix=PREFIX),
         client(servers, deals, PREFIX + "segments") as ours,
     ):
         await ours.p99(EVENTS)  # warms up

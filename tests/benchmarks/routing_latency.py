@@ -21,9 +21,8 @@ from libs.shared.kafka import Topic
 from tests.benchmarks.deals import PARTITIONS
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.routed_leads import routing_database
-from tests.benchmarks.servers import Servers, service_worker
+from tests.benchmarks.servers import FETCH_WAIT_MS, Servers, service_worker
 
-FETCH_WAIT_MS = 5
 A_SECOND = 200
 EVENTS = 800  # in a round
 ROUNDS = 3
@@ -45,9 +44,7 @@ async def measure(servers: Servers) -> list[Figure]:
     await producer.start()
     await answers.start()
     try:
-        async with service_worker(
-            "routing", servers, url, prefix=PREFIX, fetch_wait_ms=FETCH_WAIT_MS
-        ):
+        async with service_worker("routing", servers, url, prefix=PREFIX):
             rounds = [(LIMIT_MS, await _p99(producer, answers)) for _ in range(ROUNDS + 1)]
     finally:
         await answers.stop()

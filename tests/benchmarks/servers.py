@@ -14,9 +14,12 @@ import asyncpg
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from libs.shared import migrations
+from libs.shared.settings import ServiceSettings
 from tests.benchmarks.http_load import answers_at
 from tests.conftest import free_port
 from tests.shared.issuer import AUDIENCE, Issuer
+
+FETCH_WAIT_MS: int = ServiceSettings.model_fields["fetch_wait_ms"].default  # for floors, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +100,10 @@ async def uvicorn(app: str, environment: Mapping[str, str]) -> AsyncIterator[int
 
 @asynccontextmanager
 async def scoring_worker(
-    servers: Servers, url: str, *, prefix: str, fetch_wait_ms: int = 100, port: int | None = None
+    servers: Servers, url: str, *, prefix: str, port: int | None = None
 ) -> AsyncIterator["subprocess.Popen[bytes]"]:
     """Scoring's worker as it runs in production."""
-    async with service_worker(
-        "scoring", servers, url, prefix=prefix, fetch_wait_ms=fetch_wait_ms, port=port
-    ) as started:
+    async with service_worker("scoring", servers, url, prefix=prefix, port=port) as started:
         yield started
 
 
@@ -113,7 +114,6 @@ async def service_worker(
     url: str,
     *,
     prefix: str,
-    fetch_wait_ms: int = 100,
     port: int | None = None,
 ) -> AsyncIterator["subprocess.Popen[bytes]"]:
     """A worker as it runs in production: consumer, relay and timers in one process."""
@@ -122,7 +122,6 @@ async def service_worker(
         "BAZA_DATABASE_URL": url,
         "BAZA_KAFKA": servers.kafka,
         "BAZA_TOPIC_PREFIX": prefix,
-        "BAZA_FETCH_WAIT_MS": str(fetch_wait_ms),
         "BAZA_WORKER_PORT": str(port),
         "BAZA_LOG_LEVEL": "CRITICAL",
     }
