@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID
 
@@ -52,6 +53,8 @@ A plan is made once and kept. Made while three rows stand in a table it reads al
 that it is given, until the next ANALYZE: 2,000 purchases took 3.7 s so after 30,000 had come in
 since, and take 55 ms.
 """
+# The same for a session, whose plans are made for any number of keys from the first time on.
+_BY_KEYS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
 
 IN_USE = Gauge("database_pool_in_use", "Connections at work, at most database_pool", ["pool"])
 SIZE = Gauge("database_pool_limit", "Connections that either pool may hold")
@@ -97,10 +100,6 @@ class _PooledConnection(asyncpg.Connection):
 
     An open transaction is rolled back by the pool all the same.
     """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.prepared: dict[str, str] = {}  # see together.py
 
     def get_reset_query(self) -> str:
         return ""
@@ -186,16 +185,26 @@ class Database:
     """The pools of one process to its service's database.
 
     Attributes:
+        pool: Of bare connections.
+        by_keys: The same, with plans as after `BY_KEYS`; empty in processes that do not use it.
         sessions: The `application_name` of its sessions.
     """
 
     def __init__(
-        self, dsn: str, engine: AsyncEngine, pool: asyncpg.Pool, wake: Wake, *, sessions: str = ""
+        self,
+        dsn: str,
+        engine: AsyncEngine,
+        pool: asyncpg.Pool,
+        by_keys: asyncpg.Pool,
+        wake: Wake,
+        *,
+        sessions: str = "",
     ) -> None:
         self.dsn = dsn
         self.sessions = sessions
         self.engine = engine
         self.pool = pool
+        self.by_keys = by_keys
         self.wake = wake
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
 
@@ -222,29 +231,31 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args={"server_settings": settings, "command_timeout": 120},
         )
-        pool = await _connected(
-            lambda: asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=pool_size,
-                init=prepare_connection,
-                connection_class=_PooledConnection,
-                server_settings=settings,
-                command_timeout=120,
-                max_inactive_connection_lifetime=60,
-            )
+        new_pool = partial(
+            asyncpg.create_pool,
+            dsn,
+            max_size=pool_size,
+            init=prepare_connection,
+            connection_class=_PooledConnection,
+            command_timeout=120,
+            max_inactive_connection_lifetime=60,
         )
+        pool = await _connected(lambda: new_pool(min_size=1, server_settings=settings))
+        by_keys = await new_pool(min_size=0, server_settings=settings | _BY_KEYS)
         SIZE.set(pool_size)
         IN_USE.labels("asyncpg").set_function(lambda: pool.get_size() - pool.get_idle_size())
+        IN_USE.labels("by keys").set_function(lambda: by_keys.get_size() - by_keys.get_idle_size())
         IN_USE.labels("sqlalchemy").set_function(_in_use(engine))
         try:
             async with Wake(dsn).running() as wake:
-                yield cls(dsn, engine, pool, wake, sessions=sessions)
+                yield cls(dsn, engine, pool, by_keys, wake, sessions=sessions)
         finally:
             await engine.dispose()
             with suppress(TimeoutError):
                 async with asyncio.timeout(5):
+                    await by_keys.close()
                     await pool.close()
+            by_keys.terminate()
             pool.terminate()
 
     @asynccontextmanager

@@ -32,6 +32,7 @@ Handle = Callable[[Record, Connection], Awaitable[None]]
 LARGEST_MIRRORED = 200_000
 
 OPEN_STATES = "('poison', 'waiting', 'replaying')"
+ANY_OPEN = f"EXISTS (SELECT FROM dead_letters WHERE state IN {OPEN_STATES})"
 
 _LAY_ASIDE = """
     INSERT INTO dead_letters

@@ -10,18 +10,19 @@ behind it, all others go on.
 from collections import Counter as Counted
 from collections.abc import Sequence
 
+import asyncpg
 import structlog
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
-from libs.shared import dead_letters, failpoints, telemetry
+from libs.shared import at_once, dead_letters, failpoints, telemetry
 from libs.shared.arrays import ids_text
 from libs.shared.database import BY_KEYS, Connection, Database, is_transient
 from libs.shared.dead_letters import reason_of
 from libs.shared.kafka import Record
-from libs.shared.leases import MOVE, NO_FENCE, Fence
+from libs.shared.leases import NO_FENCE, Fence
+from libs.shared.relay import Relay
 from libs.shared.subscriptions import Dispatcher, Heard, in_rounds
-from libs.shared.together import Statement, execute_together
 
 log = structlog.get_logger()
 
@@ -29,25 +30,14 @@ HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
 
-# Nothing is remembered before the positions have moved, so whoever has lost them waits for no id.
-# Handlers look rows up by keys; a plan made while three rows stood there must not read them all.
-_NEW = f"""
-    WITH moved AS ({MOVE}), new AS (
-        INSERT INTO inbox (event_id) SELECT id FROM unnest($7::text::uuid[]) AS id
-        WHERE (SELECT count(*) FROM moved) = cardinality($3) ORDER BY id
-        ON CONFLICT DO NOTHING RETURNING event_id
-    )
-    SELECT {BY_KEYS},"""
-_ANY_PARKED = f"EXISTS (SELECT FROM dead_letters WHERE state IN {dead_letters.OPEN_STATES})"
 # Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
-_REMEMBER = f"""{_NEW} (SELECT count(*) FROM moved) AS moved, count(*) AS new,
+# Handlers look rows up by keys; a plan made while three rows stood there must not read them all.
+_REMEMBER = f"""
+    WITH {at_once.REMEMBERING}
+    SELECT {BY_KEYS}, (SELECT count(*) FROM moved) AS moved, count(*) AS new,
         CASE WHEN count(*) < $8 THEN coalesce(array_agg(event_id), '{{}}') END AS new_ids,
-        {_ANY_PARKED} AS any_parked
+        {dead_letters.ANY_OPEN} AS any_parked
     FROM new
-"""
-# The same for events that are all new, with nothing laid aside; or it fails. Without the positions
-# none would be new.
-_REMEMBER_ALL = f"""{_NEW} 1 / (count(*) = $8 AND NOT {_ANY_PARKED})::int FROM new
 """
 FEW = 50  # events of which the way to the database takes the most time
 
@@ -57,12 +47,22 @@ class PoisonFlood(RuntimeError):
 
 
 class Inbox:
-    """Applies batches of records to a service's database, each batch exactly once."""
+    """Applies batches of records to a service's database, each batch exactly once.
+
+    Args:
+        relay: Of this process; gets what was said without having to read it.
+    """
 
     def __init__(
-        self, database: Database, dispatcher: Dispatcher, *, poison_limit: int = 100
+        self,
+        database: Database,
+        dispatcher: Dispatcher,
+        *,
+        poison_limit: int = 100,
+        relay: Relay | None = None,
     ) -> None:
         self._database = database
+        self._relay = relay
         self._dispatcher = dispatcher
         self._poison_limit = poison_limit
         self._poison_in_a_row = 0
@@ -110,19 +110,25 @@ class Inbox:
             statement = self._dispatcher.at_once(events)
             if statement is None:
                 return False
-            remember = Statement(_REMEMBER_ALL, (*fence, ids_text(ids), len(ids)))
-            async with self._database.pool.acquire() as connection:
-                await execute_together(connection, remember, statement)
+            async with self._database.by_keys.acquire() as connection:
+                said = await at_once.hear(connection, fence, ids, statement)
         except Exception as error:
             if is_transient(error):
                 raise
             log.info("not_heard_at_once", reason=reason_of(error), events=len(heard))
             return False  # nothing was done; step by step it is found what is amiss
         failpoints.reach("transaction.committed")
-        self._database.wake.ring()
+        self._tell(said)
         self._poison_in_a_row = 0
         HEARD.labels(heard[0].type_name).inc(len(heard))
         return True
+
+    def _tell(self, said: Sequence[asyncpg.Record]) -> None:
+        """Wake whoever goes on with what was committed."""
+        if self._relay is not None and self._relay.send_ahead(said):
+            self._database.wake.ring_here(but=self._relay.bell)
+        else:
+            self._database.wake.ring()
 
     async def _attempt(self, heard: Sequence[Heard], fence: Fence, *, carefully: bool) -> None:
         async with self._database.transaction(is_known_to_write=True) as tx:

@@ -37,6 +37,9 @@ COLUMN_TYPES = {
 }
 COLUMNS = tuple(COLUMN_TYPES)
 
+SENT_COLUMNS = ("shard", "id", *COLUMNS[1:], "extra")
+"""What the relay needs of a row, in its order."""
+
 Row: TypeAlias = tuple[object, ...]
 """Values of `COLUMNS`."""
 

@@ -4,11 +4,15 @@ Any number of relays may run. Each shard is held by one of them through an advis
 database session; when that session ends, however it ends, another relay takes the shard. The same
 session reads and deletes, so whoever has lost the lock cannot go on. A relay that dies between
 sending and deleting is followed by one that sends the same rows again, in the same order.
+
+Whoever commits in the relay's own process may hand it the rows, which spares reading them; they
+stand in the outbox until they are sent all the same.
 """
 
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 
 import asyncpg
 import structlog
@@ -21,7 +25,7 @@ from libs.shared.background import to_its_end
 from libs.shared.cloudevents import headers_of
 from libs.shared.database import SERVER_SETTINGS, is_transient, prepare_connection
 from libs.shared.kafka import BrokerError, Outgoing, Publisher
-from libs.shared.outbox import SHARDS
+from libs.shared.outbox import SENT_COLUMNS, SHARDS
 from libs.shared.wake import Bell
 
 log = structlog.get_logger()
@@ -37,9 +41,8 @@ STOP_SECONDS = 12.0  # the round in hand may take this long when the process is 
 SENT = Counter("outbox_sent_total", "Events acknowledged by the broker")
 FAILURES = Counter("outbox_relay_failures_total", "Rounds that failed and were begun again")
 
-_READ = """
-    SELECT o.shard, o.id, event_id, topic, also_topic, key, type, time, data, correlation_id,
-        causation_id, traceparent, extra
+_READ = f"""
+    SELECT {", ".join(f"o.{name}" for name in SENT_COLUMNS)}
     FROM unnest($1::smallint[]) AS held(shard) CROSS JOIN LATERAL (
         SELECT * FROM outbox WHERE outbox.shard = held.shard ORDER BY id LIMIT $2
     ) AS o
@@ -77,9 +80,10 @@ class Relay:
         self._dsn = dsn
         self._source = source
         self._publisher = publisher
-        self._bell = bell
+        self.bell = bell
         self._prefix = prefix
         self.held: list[int] = []
+        self._ahead: list[asyncpg.Record] = []  # committed, and not read yet
         self.sent = 0
         self.rounds = 0
         self.keeps_up = asyncio.Event()
@@ -105,18 +109,24 @@ class Relay:
         connection = await self.connected()
         try:
             await prepare_connection(connection)
-            self.held = []
-            asked_at = float("-inf")
+            self.held, self._ahead = [], []
+            rung, read_at, asked_at = True, float("-inf"), float("-inf")
             while True:
                 if len(self.held) < SHARDS and time.monotonic() - asked_at > CLAIM_SECONDS:
                     await self._claim_shards(connection)
                     asked_at = time.monotonic()
+                if rung or not self._ahead or time.monotonic() - read_at > POLL_SECONDS:
+                    read_at = time.monotonic()
+                    round_ = self.send_once(connection)
+                else:
+                    round_ = self._send_what_is_ahead(connection)
                 # A stop waits for the round: what is sent and not deleted would be sent again.
-                sent = await to_its_end(self.send_once(connection), seconds=STOP_SECONDS)
+                sent = await to_its_end(round_, seconds=STOP_SECONDS)
                 # A round that was not full took all there was; what came since rings or has rung.
-                if sent < BATCH and self.keeps_up.is_set():
-                    await self._bell.wait(POLL_SECONDS)
+                rung = sent >= BATCH or not self.keeps_up.is_set()
+                rung = rung or await self.bell.wait(POLL_SECONDS)
         finally:
+            self.held = []
             connection.terminate()  # also lets go of the locks
             await self._publisher.close()
 
@@ -139,8 +149,32 @@ class Relay:
         )
         self.held += [row["shard"] for row in rows]
 
+    def send_ahead(self, rows: Sequence[asyncpg.Record]) -> bool:
+        """Have rows sent that were just committed, without reading them first.
+
+        Args:
+            rows: `SENT_COLUMNS` of each, in the order of their ids. Nothing of their keys stood in
+                the outbox before them.
+
+        Returns:
+            Whether they are sent so; else somebody must be rung to read them.
+        """
+        if not rows or not all(row["shard"] in self.held for row in rows):
+            return False
+        self._ahead += rows
+        self.bell.stir()
+        return True
+
+    async def _send_what_is_ahead(self, connection: asyncpg.Connection) -> int:
+        if connection.is_closed():
+            raise asyncpg.InterfaceError("the connection is closed, and the shards are others'")
+        rows, self._ahead = self._ahead, []
+        await self._send(connection, rows)
+        return len(rows)
+
     async def send_once(self, connection: asyncpg.Connection) -> int:
         """Send and delete one round of the shards held; how many events that were."""
+        self._ahead = []  # committed: it is read now, or in the round after this one
         rows = await connection.fetch(_READ, self.held, BATCH) if self.held else []
         if not rows:
             self.keeps_up.set()  # also where others hold all shards: they are not ours to send
@@ -149,6 +183,10 @@ class Relay:
             self.keeps_up.set()
         else:
             self.keeps_up.clear()
+        await self._send(connection, rows)
+        return len(rows)
+
+    async def _send(self, connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> None:
         failpoints.reach("relay.read")
         with telemetry.span(
             "outbox publish",
@@ -163,11 +201,13 @@ class Relay:
         for row in rows:
             sent[row["shard"]].append(row["id"])
         await connection.executemany(_DELETE, [(n, array_text(ids)) for n, ids in sent.items()])
+        if self._ahead:  # this round may have read it
+            gone = {row["id"] for row in rows}
+            self._ahead = [row for row in self._ahead if row["id"] not in gone]
         failpoints.reach("relay.deleted")
         SENT.inc(len(rows))
         self.sent += len(rows)
         self.rounds += 1
-        return len(rows)
 
     def _outgoing(self, row: asyncpg.Record) -> list[Outgoing]:
         _, _, id_, topic, also, key, type_, time_, data, correlation, cause, trace, extra = row

@@ -123,7 +123,7 @@ class Worker:
                 fetch_wait_ms=settings.fetch_wait_ms,
             ),
             Leases(database.dsn, group=group, topics=topics_heard),
-            Inbox(database, dispatcher, poison_limit=settings.poison_limit),
+            Inbox(database, dispatcher, poison_limit=settings.poison_limit, relay=relay),
             GroupOffsets(settings.kafka, group),
             batch=settings.consumer_batch,
             relay_keeps_up=relay.keeps_up,

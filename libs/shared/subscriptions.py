@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from libs.shared import dead_letters
+from libs.shared.at_once import Statement
 from libs.shared.cloudevents import Envelope, NotAnEvent, decode_headers
 from libs.shared.context import Context
 from libs.shared.database import Connection
 from libs.shared.dead_letters import reason_of
 from libs.shared.events import Event
 from libs.shared.kafka import Record
-from libs.shared.together import Statement
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[Sequence[E], Connection], Awaitable[None]]

@@ -34,9 +34,15 @@ class Bell:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._near = asyncio.Event()
+        self._is_rung = False
         self.was_near = False
 
+    def stir(self) -> None:
+        """End the sleep, which is no ring."""
+        self._event.set()
+
     def ring(self, *, near: bool = True) -> None:
+        self._is_rung = True
         self._event.set()
         if near:
             self._near.set()
@@ -55,7 +61,8 @@ class Bell:
         self.was_near = self._near.is_set()
         self._event.clear()
         self._near.clear()
-        return True
+        was_rung, self._is_rung = self._is_rung, False
+        return was_rung
 
 
 class Wake:
@@ -88,10 +95,11 @@ class Wake:
         Args:
             but: The bell of whoever has committed, if they look for more to do anyway.
         """
-        self._ring_here(but=but)
+        self.ring_here(but=but)
         self._outgoing.ring()
 
-    def _ring_here(self, *, near: bool = True, but: Bell | None = None) -> None:
+    def ring_here(self, *, near: bool = True, but: Bell | None = None) -> None:
+        """The same for this process alone; others find out when they next look by themselves."""
         for bell in self._bells:
             if bell is not but:
                 bell.ring(near=near)
@@ -124,7 +132,7 @@ class Wake:
 
     async def _notify_for_ever(self, connection: asyncpg.Connection) -> None:
         await connection.add_listener(CHANNEL, self._heard)
-        self._ring_here()  # whatever was missed while there was no connection
+        self.ring_here()  # whatever was missed while there was no connection
         while True:
             if await self._outgoing.wait(timeout=5.0):
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._me, timeout=10)
@@ -134,4 +142,4 @@ class Wake:
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         if payload != self._me:
-            self._ring_here(near=False)
+            self.ring_here(near=False)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from libs.shared import context, failpoints
 from libs.shared.arrays import array_text, ids_text
+from libs.shared.at_once import ALL_ARE_NEW, Statement
 from libs.shared.database import Connection
 from libs.shared.events import DealClosed, SegmentChanged
 from libs.shared.ids import new_ids
-from libs.shared.outbox import SHARDS
-from libs.shared.together import Statement
+from libs.shared.outbox import SENT_COLUMNS, SHARDS
 from services.scoring.rating_in_sql import Rating
 from services.scoring.rules import Rules
 from services.scoring.rules_in_force import RULES_TEXTS
@@ -45,8 +45,8 @@ _TOLD_TYPES = {
 # keeps each row being looked up by its key (see `score_keeping.py`). The planner is not told how
 # many there are, or it would plan anew for each number.
 _BUY = """
-    WITH told AS (
-        SELECT * FROM unnest({arrays}) WITH ORDINALITY AS told ({names}, place)
+    told AS (
+        SELECT * FROM unnest({arrays}) WITH ORDINALITY AS told ({names}, place) WHERE {gate}
     ), found AS MATERIALIZED (
         SELECT told.*, heard_at::timestamptz AS at, seq, segment, last_before, oldest_before,
             frequency_before, monetary_before, greatest(as_of, today, day) AS on_day,
@@ -99,7 +99,7 @@ _BUY = """
         INSERT INTO purchase_counts (added) SELECT count(*) FROM rated HAVING count(*) > 0
     ), moves AS MATERIALIZED (
         SELECT *, seq + 1 AS new_seq FROM rated WHERE new_segment IS DISTINCT FROM segment
-    ), moved AS (
+    ), remembered AS (
         INSERT INTO segment_history (client_id, seq, old_segment, new_segment, recency_score,
             frequency_score, monetary_score, rule_version, as_of, changed_at, reason)
         SELECT client_id, new_seq, segment, new_segment, recency_rating, frequency_rating,
@@ -111,12 +111,19 @@ _BUY = """
         SELECT crc32(convert_to(client_id::text, 'UTF8')) % {shards}, event_id, {topic},
             {current_topic}, client_id::text, {type}, at, convert_to({data}, 'UTF8'),
             correlation_id, cause_id, traceparent
-        FROM moves WHERE (SELECT count(*) FROM kept) > 0
+        FROM moves WHERE (SELECT count(*) FROM kept) > 0 RETURNING {sent}
     )
-    {answer}
 """
 _LEFT = "SELECT place FROM found WHERE NOT is_plain"
-_NOTHING_LEFT = f"SELECT 1 / (NOT EXISTS ({_LEFT}))::int"
+# What was said can be sent before it is read if nothing of these clients waits to be sent: nothing
+# stood there as the statement began, and nobody has moved the clients between that and our locks.
+_SAID = f"""
+    SELECT said.* FROM said WHERE (SELECT 1 / (NOT EXISTS ({_LEFT}))::int) = 1
+        AND NOT EXISTS (SELECT FROM outbox WHERE outbox.shard = said.shard)
+        AND NOT EXISTS (SELECT FROM found WHERE seq IS DISTINCT FROM (
+            SELECT seq FROM scores WHERE scores.client_id = found.client_id
+        ))
+"""
 # `SCORE_COLUMNS` but for the first.
 _CHANGED = """rated.seq + (new_segment IS DISTINCT FROM rated.segment)::int, new_segment,
             recency_rating, frequency_rating, monetary_rating, rated.last_day, rated.frequency,
@@ -178,7 +185,7 @@ def buying_plainly(deals: Sequence[DealClosed], rules: Rules) -> Statement | Non
     clients, arrays = _told(deals, rules)
     if len(clients) < len(deals):
         return None
-    return Statement(prepared.at_once, (*arrays, *prepared.values))
+    return Statement(prepared.at_once, _SAID, (*arrays, *prepared.values))
 
 
 def _under(rules: Rules) -> "_Prepared | None":
@@ -257,10 +264,11 @@ def _prepare(rules: Rules) -> _Prepared:
         changed_columns=", ".join(SCORE_COLUMNS[1:]),
         changed=_CHANGED.format(due_at=rating.midnight("due_on"), version=version),
         shards=SHARDS,
+        sent=", ".join(SENT_COLUMNS),
         topic=rating.add(SegmentChanged.topic, "text"),
         current_topic=rating.add(SegmentChanged.current_topic, "text"),
         type=rating.add(SegmentChanged.wire_type(), "text"),
         data=_DATA.format(version=version),
     )
     values = rating.values[len(arrays) :]
-    return _Prepared(rules, buy(answer=_LEFT), buy(answer=_NOTHING_LEFT), values)
+    return _Prepared(rules, f"WITH {buy(gate='true')} {_LEFT}", buy(gate=ALL_ARE_NEW), values)

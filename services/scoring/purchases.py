@@ -10,10 +10,10 @@ from uuid import UUID
 
 import asyncpg
 
+from libs.shared.at_once import Statement
 from libs.shared.database import Connection
 from libs.shared.errors import DomainError
 from libs.shared.events import DealClosed, DealReversed, Event
-from libs.shared.together import Statement
 from services.scoring.plain_purchases import buy_plainly, buying_plainly
 from services.scoring.rules import Rules
 from services.scoring.score_keeping import keep, last_rules, load_alone, rules_last_seen

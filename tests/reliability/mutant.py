@@ -71,6 +71,7 @@ def cursor_relay() -> None:
         return len(rows)
 
     Relay.send_once = send_once  # type: ignore[method-assign]
+    Relay.send_ahead = _nothing_ahead  # type: ignore[assignment,method-assign]
 
 
 def unsharded_relays() -> None:
@@ -95,7 +96,7 @@ def unsharded_relays() -> None:
                 self._dsn,
                 source=self._source,
                 publisher=Publisher(self._publisher._bootstrap, client_id=f"relay-{n}"),
-                bell=self._bell,
+                bell=self.bell,
                 prefix=self._prefix,
             )
             for n in range(3)
@@ -105,7 +106,13 @@ def unsharded_relays() -> None:
                 group.create_task(one_relay(each))
 
     Relay.send_once = send_once  # type: ignore[method-assign]
+    Relay.send_ahead = _nothing_ahead  # type: ignore[assignment,method-assign]
     Relay.run = run  # type: ignore[method-assign]
+
+
+def _nothing_ahead(_self: Relay, _rows: Sequence[asyncpg.Record]) -> bool:
+    """All that is said goes the wrong way of these relays."""
+    return False
 
 
 def no_epoch() -> None:

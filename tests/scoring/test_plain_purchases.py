@@ -7,15 +7,18 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from libs.shared import at_once, outbox
 from libs.shared.events import DealClosed
 from libs.shared.ids import new_id
+from libs.shared.leases import NO_FENCE
 from services.scoring import purchases, score_keeping
 from services.scoring.flags.deciding import override
-from services.scoring.plain_purchases import buy_plainly
+from services.scoring.plain_purchases import buy_plainly, buying_plainly
 from services.scoring.presets import DEFAULT_RULE_SET, PRESETS
 from services.scoring.rules import RuleSet
 from services.scoring.rules_in_force import rules_in_force
@@ -104,6 +107,7 @@ async def _folds(scoring: Scoring, deals: Sequence[DealClosed]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(purchases, "buy_plainly", leaves_all)
+        patch.setattr(purchases, "buying_plainly", lambda *_: None)
         await scoring.hears(*deals)
 
 
@@ -251,8 +255,77 @@ async def test_a_plain_deal_is_heard_at_once_and_another_is_left_to_the_fold(
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
-        AND (query LIKE '%told%' OR query LIKE 'EXECUTE%')
+        AND query LIKE '%told%'
 """
+
+
+async def sent_ahead(scoring: Scoring, *deals: DealClosed) -> list[tuple[object, ...]]:
+    """What the statement that hears deals at once lets be sent without being read."""
+    async with scoring.database.transaction() as tx:
+        statement = buying_plainly(deals, await rules_in_force(tx))
+    assert statement is not None
+    async with scoring.database.by_keys.acquire() as connection:
+        ids = [deal.event_id for deal in deals]
+        return [tuple(row) for row in await at_once.hear(connection, NO_FENCE, ids, statement)]
+
+
+async def stands_in_the_outbox(scoring: Scoring) -> list[tuple[object, ...]]:
+    columns = ", ".join(outbox.SENT_COLUMNS)
+    rows = await scoring.database.pool.fetch(f"SELECT {columns} FROM outbox ORDER BY id")
+    return [tuple(row) for row in rows]
+
+
+async def test_a_move_is_sent_ahead_where_nothing_stands_before_it(scoring: Scoring) -> None:
+    one, other = new_id(), new_id()
+
+    first = await sent_ahead(scoring, closed(one, ago=300), closed(other, ago=300))
+
+    assert len(first) == 2
+    assert first == await stands_in_the_outbox(scoring)
+    await scoring.database.pool.execute("UPDATE outbox SET shard = (shard + 1) % 8")
+    if (outbox.shard_of(str(other)) + 1) % 8 == outbox.shard_of(str(one)):
+        await scoring.database.pool.execute("DELETE FROM outbox WHERE key = $1", str(other))
+    again = await sent_ahead(scoring, closed(one, ago=1))
+    assert again == (await stands_in_the_outbox(scoring))[-1:]
+    await scoring.database.pool.execute("UPDATE outbox SET shard = $1", outbox.shard_of(str(other)))
+    assert await sent_ahead(scoring, closed(other, ago=1)) == []  # what is before it has to be read
+    assert (await stands_in_the_outbox(scoring))[-1][5] == str(other)
+
+
+async def test_a_purchase_that_moves_nobody_leaves_nothing_to_send(scoring: Scoring) -> None:
+    client = new_id()
+    await scoring.hears(*(closed(client, ago=ago) for ago in range(1, 40)))
+    segment = (await scoring.score(client))["segment"]
+    await scoring.database.pool.execute("TRUNCATE outbox")
+
+    assert await sent_ahead(scoring, closed(client, ago=0)) == []
+    score = await scoring.score(client)
+    assert (score["segment"], score["frequency"]) == (segment, 40)
+
+
+async def test_a_deal_that_is_left_is_not_lost_where_nothing_is_said(scoring: Scoring) -> None:
+    known = closed(new_id(), ago=3)
+    await scoring.hears(known)
+    await scoring.database.pool.execute("TRUNCATE outbox")
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await sent_ahead(scoring, closed(known.client_id, deal=known.deal_id))
+
+
+async def test_a_move_of_who_was_moved_meanwhile_is_not_sent_ahead(scoring: Scoring) -> None:
+    """What the other one said is not seen by the statement, which began before it."""
+    client = new_id()
+    await scoring.hears(closed(client, ago=300))
+    await scoring.database.pool.execute("TRUNCATE outbox")
+    async with scoring.database.transaction() as tx:
+        await tx.execute("UPDATE scores SET seq = seq + 1 WHERE client_id = $1", client)
+        waiting = asyncio.create_task(sent_ahead(scoring, closed(client, ago=1)))
+        async with asyncio.timeout(20):
+            while not await scoring.database.pool.fetchval(_WAITING):
+                await asyncio.sleep(0.01)
+
+    assert await waiting == []
+    assert len(await stands_in_the_outbox(scoring)) == 1
 
 
 async def test_who_waited_for_another_goes_on_from_what_that_one_left(scoring: Scoring) -> None:

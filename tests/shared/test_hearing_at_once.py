@@ -2,24 +2,34 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
 
-from libs.shared.database import Connection, Database
+from libs.shared.arrays import array_text, ids_text
+from libs.shared.at_once import ALL_ARE_NEW, Statement
+from libs.shared.database import Database
 from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
 from libs.shared.inbox import FEW, Inbox
+from libs.shared.kafka import Publisher
 from libs.shared.leases import LeaseLost, Leases
+from libs.shared.outbox import SENT_COLUMNS
+from libs.shared.relay import Relay
 from libs.shared.subscriptions import Dispatcher, Subscription, on
-from libs.shared.together import Statement, _literal, execute_together
 from tests.shared.streams import APPLIED, Keeper, applied_to, claimed, keep, record_of, released
 
-_KEEP = """
-    INSERT INTO applied (event_id, lead_id, epoch, kind)
-    SELECT id, lead, epoch, 'at once' FROM unnest($1::text::uuid[], $2::text::uuid[],
-        $3::text::int[]) AS told (id, lead, epoch) WHERE 1 / (epoch <> 13)::int = 1
+_KEEP = f"""
+    kept AS (
+        INSERT INTO applied (event_id, lead_id, epoch, kind)
+        SELECT id, lead, epoch, 'at once' FROM unnest($1::text::uuid[], $2::text::uuid[],
+            $3::text::int[]) AS told (id, lead, epoch)
+        WHERE {ALL_ARE_NEW} AND 1 / (epoch <> 13)::int = 1 RETURNING *
+    ), said AS (
+        INSERT INTO outbox (shard, event_id, topic, key, type, time)
+        SELECT 0, event_id, 'told', lead_id::text, kind, now() FROM kept WHERE epoch = 5
+        RETURNING {", ".join(SENT_COLUMNS)}
+    )
 """
 
 
@@ -35,19 +45,24 @@ def kept_at_once(events: Sequence[LeadClaimed]) -> Statement | None:
         raise OverflowError("date value out of range")
     if any(event.epoch == 99 for event in events):
         return None
-    ids = [str(event.event_id) for event in events]
-    leads = [str(event.lead_id) for event in events]
+    leads = ids_text(event.lead_id for event in events)
     if any(event.epoch == 78 for event in events):
-        leads.append("\ud800")
-    return Statement(_KEEP, (ids, leads, [event.epoch for event in events]))
+        leads += "\ud800"
+    ids = ids_text(event.event_id for event in events)
+    epochs = array_text([event.epoch for event in events])
+    return Statement(_KEEP, "SELECT * FROM said", (ids, leads, epochs))
 
 
-def inbox_of(database: Database, keeper: Keeper) -> Inbox:
+def dispatcher_of(keeper: Keeper) -> Dispatcher:
     subscriptions: list[Subscription[Any]] = [
         on(LeadClaimed, keeper, at_once=kept_at_once),
         on(LeadReleased, keeper),
     ]
-    return Inbox(database, Dispatcher(subscriptions))
+    return Dispatcher(subscriptions)
+
+
+def inbox_of(database: Database, keeper: Keeper) -> Inbox:
+    return Inbox(database, dispatcher_of(keeper))
 
 
 async def hows(database: Database) -> list[str]:
@@ -147,20 +162,26 @@ async def test_while_a_dead_letter_is_open_nothing_is_tried_in_vain(database: Da
     assert await hows(database) == ["at once", *["lead.claimed"] * 3, "at once"]
 
 
-async def test_a_session_that_has_lost_its_statements_hears_as_ever(database: Database) -> None:
-    keeper = keep()
-    inbox = inbox_of(database, keeper)
-    await inbox.apply([record_of(claimed(new_id(), 1))])
-    async with database.pool.acquire() as connection:  # the only one, as nobody else is at work
-        rows = await connection.fetch("SELECT name FROM pg_prepared_statements")
-        ours = [row["name"] for row in rows if row["name"].startswith("together_")]
-        for name in ours:
-            await connection.execute(f"DEALLOCATE {name}")
+async def test_what_is_said_goes_to_the_relay_of_this_process(database: Database) -> None:
+    bell = database.wake.bell()
+    relay = Relay(database.dsn, source="/", publisher=Publisher("", client_id="test"), bell=bell)
+    inbox = Inbox(database, dispatcher_of(keep()), relay=relay)
 
-    await inbox.apply([record_of(claimed(new_id(), 2))])
+    async def is_rung() -> bool:
+        await inbox.apply([record_of(claimed(new_id(), 5))])
+        return await bell.wait(0.1)
 
-    assert len(ours) == 2
-    assert await hows(database) == ["at once", "lead.claimed"]
+    while await bell.wait(0.3):  # the ring of having connected
+        pass
+    relay.held = [1, 2, 3]
+    assert await is_rung()  # it is another's
+    assert relay._ahead == []
+    relay.held = [0]
+    assert not await is_rung()
+    rows = await database.pool.fetch(f"SELECT {', '.join(SENT_COLUMNS)} FROM outbox ORDER BY id")
+    assert relay._ahead == rows[1:]
+    await inbox.apply([record_of(claimed(new_id(), 6))])  # says nothing, but may have made rows due
+    assert await bell.wait(0.1)
 
 
 async def test_who_has_lost_the_partition_leaves_nothing(database: Database) -> None:
@@ -198,44 +219,3 @@ async def test_a_passing_failure_is_told_and_leaves_nothing(database: Database) 
 
     assert keeper.batches == []
     assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
-
-
-NASTY = ["it's", "'; DROP TABLE applied; --", "\\", 'a"b,{c}', "строка\nи ещё", "$1 %s", "", None]
-
-
-async def test_values_arrive_as_they_are(database: Database) -> None:
-    await database.pool.execute("CREATE TABLE said (place int, word text, words text[], id uuid)")
-    keeps = "INSERT INTO said VALUES ($1, $2, $3, $4)"
-    ids: list[UUID] = [new_id() for _ in NASTY]
-
-    async with database.pool.acquire() as connection:
-        for place, word in enumerate(NASTY):
-            await execute_together(connection, Statement(keeps, (place, word, NASTY, ids[place])))
-
-    rows = await database.pool.fetch("SELECT * FROM said ORDER BY place")
-    assert [row["word"] for row in rows] == NASTY
-    assert all(row["words"] == NASTY for row in rows)
-    assert [row["id"] for row in rows] == ids
-
-
-async def test_all_of_them_stay_or_none(database: Database) -> None:
-    keeps = "INSERT INTO applied (epoch) VALUES ($1)"
-
-    async def together(connection: Connection, *epochs: int) -> None:
-        await execute_together(connection, *(Statement(keeps, (epoch,)) for epoch in epochs))
-
-    async with database.pool.acquire() as connection:
-        await together(connection, 1, 2)
-        with pytest.raises(asyncpg.NumericValueOutOfRangeError):
-            await together(connection, 3, 2**40)
-        await together(connection, 4)
-
-    rows = await database.pool.fetch("SELECT epoch FROM applied ORDER BY epoch")
-    assert [row["epoch"] for row in rows] == [1, 2, 4]
-
-
-def test_a_value_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(TypeError, match="dict"):
-        _literal({})
-    with pytest.raises(ValueError, match="NUL"):
-        _literal(["a", "b\0'); DROP TABLE applied; --"])

@@ -134,12 +134,12 @@ async def test_commits_of_other_processes_are_left_to_them_more_and_more(
     async with ticking(database, Clock(sandbox=False)) as lookout:
         began = time.monotonic()
         for _ in range(300):
-            database.wake._ring_here(near=False)
+            database.wake.ring_here(near=False)
             await asyncio.sleep(0.01)
         # After 5, 10, 20 ... 500 milliseconds, then each half second.
         most = 9 + (time.monotonic() - began) / LEAVE_TO_OTHERS_SECONDS
         assert 3 <= len(lookout.looks) <= most
-        database.wake._ring_here(near=False)
+        database.wake.ring_here(near=False)
         before = len(lookout.looks)
         async with asyncio.timeout(LEAVE_TO_OTHERS_SECONDS / 2):  # what we commit is looked at
             while len(lookout.looks) == before:

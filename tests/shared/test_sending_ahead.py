@@ -1,0 +1,165 @@
+"""What was just committed is sent without being read; once, in time, by whoever holds the shard."""
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+
+from libs.shared import outbox
+from libs.shared.database import Database
+from libs.shared.events import LeadClaimed
+from libs.shared.ids import new_id
+from libs.shared.kafka import Outgoing, Publisher
+from libs.shared.relay import POLL_SECONDS, Relay
+from tests.shared.test_outbox_and_relay import (
+    claimed,
+    everything_in,
+    outbox_is_empty,
+    relaying,
+    topics,
+)
+
+__all__ = ["topics"]
+
+_ROW = f"SELECT {', '.join(outbox.SENT_COLUMNS)} FROM outbox ORDER BY id DESC LIMIT 1"
+
+
+async def said(database: Database, event: LeadClaimed) -> asyncpg.Record:
+    """An event that was committed without anybody having been rung."""
+    async with database.pool.acquire() as connection, connection.transaction():
+        await outbox.add_all(connection, [event])
+    row = await database.pool.fetchrow(_ROW)
+    assert row is not None
+    return row
+
+
+async def holding(relay: Relay) -> None:
+    """Wait until the relay has its shards and has sent what there was."""
+    async with asyncio.timeout(20):
+        while len(relay.held) < outbox.SHARDS or not relay.rounds:
+            await asyncio.sleep(0.01)
+
+
+async def test_it_is_sent_without_being_read(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    await said(plumbing, claimed(1))
+    async with relaying(plumbing, kafka_address, topics) as relay:
+        await holding(relay)
+        row = await said(plumbing, claimed(2))
+        await plumbing.pool.execute("DELETE FROM outbox")  # there is nothing to be read
+        assert relay.send_ahead([row])
+        records = await everything_in(kafka_address, topics + "leads", 2)
+
+    assert {record.value for record in records} >= {row["data"]}
+
+
+async def test_it_is_deleted_when_it_is_sent(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    await said(plumbing, claimed(1))
+    async with relaying(plumbing, kafka_address, topics) as relay:
+        await holding(relay)
+        assert relay.send_ahead([await said(plumbing, claimed(2))])
+        await outbox_is_empty(plumbing)
+        assert relay.sent == 2
+
+
+class Halting(Publisher):
+    """Waits before it sends until it is let go."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, client_id="test")
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+        self.sent: list[bytes | None] = []
+
+    async def send_all(self, records: Sequence[Outgoing]) -> None:
+        self.asked.set()
+        await self.go.wait()
+        await super().send_all(records)
+        self.sent += [record.value for record in records]
+
+
+async def test_what_a_round_has_read_already_is_not_sent_again(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    publisher = Halting(kafka_address)
+    row = await said(plumbing, claimed(1))
+    async with relaying(plumbing, kafka_address, topics, publisher) as relay:
+        await publisher.asked.wait()
+        assert relay.send_ahead([row])
+        later = await said(plumbing, claimed(2))
+        assert relay.send_ahead([later])
+        publisher.go.set()
+        await outbox_is_empty(plumbing)
+        await asyncio.sleep(2 * POLL_SECONDS)
+
+    assert publisher.sent == [row["data"], later["data"]]
+
+
+async def test_who_rings_is_read_though_one_after_another_is_sent_ahead(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    await said(plumbing, claimed(1))
+    publisher = Halting(kafka_address)
+    publisher.go.set()
+    async with relaying(plumbing, kafka_address, topics, publisher) as relay:
+        await holding(relay)
+        row = await said(plumbing, claimed(2))
+        await plumbing.pool.execute("DELETE FROM outbox")
+
+        async def go_on() -> None:
+            while True:
+                relay.send_ahead([row])
+                await asyncio.sleep(0)
+
+        going = asyncio.create_task(go_on())
+        await asyncio.sleep(2 * POLL_SECONDS)
+        rung, lost = await said(plumbing, claimed(3)), None
+        async with asyncio.timeout(POLL_SECONDS / 2):
+            relay.bell.ring()
+            while rung["data"] not in publisher.sent:
+                await asyncio.sleep(0.001)
+        lost = await said(plumbing, claimed(4))  # nobody rings
+        async with asyncio.timeout(10):
+            while lost["data"] not in publisher.sent:
+                await asyncio.sleep(0.001)
+        going.cancel()
+
+
+async def test_of_a_shard_that_is_not_ours_nothing_is_taken(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
+    async with relaying(plumbing, kafka_address, topics) as first:
+        await said(plumbing, claimed(1))
+        await holding(first)
+        async with relaying(plumbing, kafka_address, topics) as second:
+            await asyncio.sleep(0.3)
+            assert not second.send_ahead([await said(plumbing, claimed(2))])
+            assert not first.send_ahead([])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_with_the_session_goes_what_was_to_be_sent(
+    plumbing: Database, kafka_address: str, topics: str, is_known: bool
+) -> None:
+    """Whoever holds the shards then reads it."""
+    lead = new_id()
+    await said(plumbing, claimed(1, lead))
+    async with relaying(plumbing, kafka_address, topics) as relay:
+        await holding(relay)
+        row = await said(plumbing, claimed(2, lead))
+        await plumbing.pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'relay' AND datname = current_database()"
+        )
+        if is_known:
+            await asyncio.sleep(0.1)
+        relay.send_ahead([row])
+        await outbox_is_empty(plumbing)
+        records = await everything_in(kafka_address, topics + "leads", 2)
+
+    epochs = [LeadClaimed.model_validate_json(record.value or b"").epoch for record in records]
+    assert epochs[:2] == [1, 2]
