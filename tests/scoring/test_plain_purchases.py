@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from libs.shared import at_once, outbox
 from libs.shared.events import DealClosed
 from libs.shared.ids import new_id
-from libs.shared.leases import NO_FENCE
+from libs.shared.leases import NO_FENCE, Fence, Leases
 from services.scoring import purchases, score_keeping
 from services.scoring.flags.deciding import override
 from services.scoring.plain_purchases import buy_plainly, buying_plainly
@@ -259,14 +259,16 @@ _WAITING = """
 """
 
 
-async def sent_ahead(scoring: Scoring, *deals: DealClosed) -> list[tuple[object, ...]]:
+async def sent_ahead(
+    scoring: Scoring, *deals: DealClosed, fence: Fence = NO_FENCE
+) -> list[tuple[object, ...]]:
     """What the statement that hears deals at once lets be sent without being read."""
     async with scoring.database.transaction() as tx:
         statement = buying_plainly(deals, await rules_in_force(tx))
     assert statement is not None
     async with scoring.database.by_keys.acquire() as connection:
         ids = [deal.event_id for deal in deals]
-        return [tuple(row) for row in await at_once.hear(connection, NO_FENCE, ids, statement)]
+        return [tuple(row) for row in await at_once.hear(connection, fence, ids, statement)]
 
 
 async def stands_in_the_outbox(scoring: Scoring) -> list[tuple[object, ...]]:
@@ -290,6 +292,26 @@ async def test_a_move_is_sent_ahead_where_nothing_stands_before_it(scoring: Scor
     await scoring.database.pool.execute("UPDATE outbox SET shard = $1", outbox.shard_of(str(other)))
     assert await sent_ahead(scoring, closed(other, ago=1)) == []  # what is before it has to be read
     assert (await stands_in_the_outbox(scoring))[-1][5] == str(other)
+
+
+async def test_who_waits_for_a_position_has_locked_no_client(scoring: Scoring) -> None:
+    """As on the ordinary way: two that lock in different orders would wait for each other."""
+    client, at = new_id(), ("deals", 0)
+    await scoring.hears(closed(client, ago=300))
+    leases = Leases(scoring.database.dsn, group="g", topics=[at[0]])
+    await leases.enter({at: 0})
+    async with scoring.database.transaction() as tx:
+        await tx.execute("SELECT FROM consumer_positions FOR UPDATE")
+        hearing = sent_ahead(scoring, closed(client, ago=1), fence=leases.fence({at: 1}))
+        waiting = asyncio.create_task(hearing)
+        async with asyncio.timeout(20):
+            while not await scoring.database.pool.fetchval(_WAITING):
+                await asyncio.sleep(0.01)
+        locked = await tx.fetch("SELECT client_id FROM scores FOR UPDATE NOWAIT")
+
+    assert [row["client_id"] for row in locked] == [client]
+    await waiting
+    await leases._leave()
 
 
 async def test_a_purchase_that_moves_nobody_leaves_nothing_to_send(scoring: Scoring) -> None:

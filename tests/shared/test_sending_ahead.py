@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 
 import asyncpg
-import pytest
 
 from libs.shared import outbox
 from libs.shared.database import Database
@@ -141,22 +140,43 @@ async def test_of_a_shard_that_is_not_ours_nothing_is_taken(
             assert not first.send_ahead([])
 
 
-@pytest.mark.parametrize("is_known", [True, False])
+_END_THE_SESSION = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'relay' AND datname = current_database()
+"""
+
+
 async def test_with_the_session_goes_what_was_to_be_sent(
-    plumbing: Database, kafka_address: str, topics: str, is_known: bool
+    plumbing: Database, kafka_address: str, topics: str
 ) -> None:
-    """Whoever holds the shards then reads it."""
+    """The shards may be another's by now, who has read and sent it, and what came after it."""
+    publisher = Halting(kafka_address)
+    publisher.go.set()
+    await said(plumbing, claimed(1))
+    async with relaying(plumbing, kafka_address, topics, publisher) as relay:
+        await holding(relay)
+        row = await said(plumbing, claimed(2))
+        await plumbing.pool.execute("DELETE FROM outbox")  # by that other one
+        await plumbing.pool.execute(_END_THE_SESSION)
+        await asyncio.sleep(POLL_SECONDS / 4)
+        relay.send_ahead([row])
+        later = await said(plumbing, claimed(3))
+        await outbox_is_empty(plumbing)
+        await asyncio.sleep(2 * POLL_SECONDS)
+
+    assert row["data"] not in publisher.sent
+    assert later["data"] in publisher.sent
+
+
+async def test_what_an_ended_session_did_not_send_is_read(
+    plumbing: Database, kafka_address: str, topics: str
+) -> None:
     lead = new_id()
     await said(plumbing, claimed(1, lead))
     async with relaying(plumbing, kafka_address, topics) as relay:
         await holding(relay)
         row = await said(plumbing, claimed(2, lead))
-        await plumbing.pool.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'relay' AND datname = current_database()"
-        )
-        if is_known:
-            await asyncio.sleep(0.1)
+        await plumbing.pool.execute(_END_THE_SESSION)
         relay.send_ahead([row])
         await outbox_is_empty(plumbing)
         records = await everything_in(kafka_address, topics + "leads", 2)
