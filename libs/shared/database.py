@@ -57,7 +57,7 @@ since, and take 55 ms.
 _BY_KEYS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
 
 IN_USE = Gauge("database_pool_in_use", "Connections at work, at most database_pool", ["pool"])
-SIZE = Gauge("database_pool_limit", "Connections that either pool may hold")
+SIZE = Gauge("database_pool_limit", "Connections that each pool may hold")
 
 
 class TransientError(Exception):
@@ -216,7 +216,7 @@ class Database:
         Args:
             url: `postgresql://role:password@host:port/database`.
             name: Shown in pg_stat_activity, with this process's place.
-            pool_size: Upper bound of either pool.
+            pool_size: Upper bound of each pool.
         """
         dsn = "postgresql://" + url.split("://", 1)[1]
         sessions = f"{name} {socket.gethostname()[:24]} {os.getpid()}"

@@ -68,6 +68,7 @@ class Relay:
         prefix: In front of every topic.
 
     Attributes:
+        bell: Rings for commits that are to be read; who hands rows over does not ring it.
         held: The shards that are ours.
         rounds: How many were sent or have failed.
         keeps_up: Set, but for the time in which a round took all that a round can hold: more is
@@ -153,8 +154,8 @@ class Relay:
         """Have rows sent that were just committed, without reading them first.
 
         Args:
-            rows: `SENT_COLUMNS` of each, in the order of their ids. Nothing of their keys stood in
-                the outbox before them.
+            rows: `SENT_COLUMNS` of each, those of a key in the order of their ids. Nothing of
+                their keys stood in the outbox before them.
 
         Returns:
             Whether they are sent so; else somebody must be rung to read them.

@@ -154,9 +154,7 @@ class Nemesis:
             if BY_POISON in points and crashes[BY_POISON] < quota:
                 (armed / BY_POISON).touch()
             by_mail = [point for point in BY_MAIL if point in points and not crashes[point]]
-            if (
-                by_mail
-            ):  # one after the other: a crash leaves what was to be sent leased for a while
+            if by_mail:  # one after the other: a crash leaves what was to be sent leased a while
                 (armed / by_mail[0]).touch()
             due = [
                 p
