@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,11 @@ class Balancer:
 
     async def send(self, method: str, service: str, path: str, body: Any = None) -> Any:
         """The answer's JSON; a failure is written down."""
-        url = random.choice([url for url in self.replicas[service] if url in self.ready])
+        ready = [url for url in self.replicas[service] if url in self.ready]
+        if not ready:
+            self.failed.append(f"{method} {service} {path}: no API is ready")
+            return None
+        url = random.choice(ready)
         try:
             answer = await self.http.request(
                 method, url + path, json=body, headers={"Authorization": f"Bearer {self.token}"}
@@ -95,9 +100,9 @@ async def duplicates(http: httpx.AsyncClient, suite: Suite, service: str) -> flo
 
 
 async def stop_and_see_it_back(
-    process: PythonProcess, url: str, http: httpx.AsyncClient, start: Callable[[], None] | None
+    process: PythonProcess, back: Callable[[], Awaitable[bool]], start: Callable[[], None] | None
 ) -> float:
-    """Tell a process to stop; how long that took. Returns when its successor is ready."""
+    """Tell a process to stop; how long that took. Returns when its successor is back."""
     pid, began = process.pid, time.monotonic()
     os.kill(pid, signal.SIGTERM)
     while True:
@@ -109,11 +114,7 @@ async def stop_and_see_it_back(
     seconds = time.monotonic() - began
     if start is not None:
         start()
-
-    async def ready() -> bool:
-        return await answers(http, url)
-
-    await until(f"{process.name} is back", ready, limit=40)
+    await until(f"{process.name} is back", back, limit=40)
     return seconds
 
 
@@ -177,25 +178,35 @@ class Load:
 
 
 async def roll(
-    suite: Suite, others: dict[str, PythonProcess], http: httpx.AsyncClient
+    suite: Suite, others: dict[str, PythonProcess], http: httpx.AsyncClient, balancer: Balancer
 ) -> tuple[list[float], float]:
-    """Restart everything, half of the APIs at a time; how long stops took, and repeats heard."""
+    """Restart everything, half of the APIs at a time; how long stops took, and repeats heard.
+
+    The second half waits until the balancer has seen the first: who goes by an API's own word has
+    a moment in which the balancer knows of none.
+    """
     services = suite.launch.services
     stops: list[float] = []
+
+    def seen(url: str) -> Callable[[], Awaitable[bool]]:
+        async def is_seen() -> bool:
+            return url in balancer.ready
+
+        return is_seen
+
+    def works(service: str) -> Callable[[], Awaitable[bool]]:
+        return partial(answers, http, suite.worker_urls[service])
 
     async def together(restarts: Sequence[Awaitable[float]]) -> None:
         stops.extend(await asyncio.gather(*restarts))
 
-    await together([stop_and_see_it_back(services[s], suite.urls[s], http, None) for s in SERVICES])
+    await together([stop_and_see_it_back(services[s], seen(suite.urls[s]), None) for s in SERVICES])
     await together(
-        [stop_and_see_it_back(process, url, http, process.start) for url, process in others.items()]
+        [stop_and_see_it_back(process, seen(url), process.start) for url, process in others.items()]
     )
     heard_again = sum([await duplicates(http, suite, s) for s in SERVICES])
     await together(
-        [
-            stop_and_see_it_back(services[f"{s}-worker"], suite.worker_urls[s], http, None)
-            for s in SERVICES
-        ]
+        [stop_and_see_it_back(services[f"{s}-worker"], works(s), None) for s in SERVICES]
     )
     return stops, heard_again
 
@@ -227,7 +238,7 @@ async def test_a_rolling_restart_under_load_is_noticed_by_nobody(
         await stack.enter_async_context(balancer.looking())
         load = Load(balancer, deals_of(ids))
         running = asyncio.create_task(load.run())
-        stops, heard_again = await roll(suite, seconds, http)
+        stops, heard_again = await roll(suite, seconds, http, balancer)
         load.over.set()
         await running
 
