@@ -19,10 +19,12 @@ from libs.shared.background import beside
 from libs.shared.failpoints import POINTS
 from tests.reliability import controls, oracle, report, stalls, stored
 from tests.reliability.aftermath import claim_all, decide_again, rescore, settle_poison, travel
+from tests.reliability.arming import Arming
 from tests.reliability.drain import until_drained
 from tests.reliability.field import Field
 from tests.reliability.nemesis import LEDGERS, WORKERS, Nemesis
 from tests.reliability.outages import Watch
+from tests.reliability.said import until_said
 from tests.reliability.time_passing import time_passing
 from tests.reliability.witness import Witness
 
@@ -182,40 +184,43 @@ async def _break_and_judge(
             long_away_seconds=size.long_away_seconds,
             clients=clients,
         )
+        arming = Arming(folder, seed)
         watch = Watch()
         async with (
             beside(time_passing(field), name="time"),
             beside(watch.run(field, (*WORKERS, *LEDGERS)), name="watch"),
         ):
-            arming = nemesis.arm_failpoints(
+            at_work = arming.in_turn(
                 size.crashes, points=AT_WORK, pause=size.arm_pause, at_once=size.armed
             )
-            async with beside(arming, name="failpoints"):
+            async with beside(at_work, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks, more=size.more)
-                say("all faults are over; until each failpoint has crashed")
+                say("all faults are over; until each failpoint has crashed, and enough is said")
                 now_or_never = [point for point in AT_WORK if point not in AT_TIMES]
-                await nemesis.until_crashed(now_or_never, limit=60)
+                await arming.until_crashed(now_or_never, limit=60)
+                await until_said(field.suite.kafka, size.events, limit=60)
                 for writer in ("writer-0", "writer-1"):
                     await asyncio.to_thread(field.end, writer)
             say("twelve days pass under faults: offers lapse, reminders go out, clients age")
             pause = min(size.arm_pause, AT_TIMES_PAUSE)
-            arming = nemesis.arm_failpoints(
+            at_times = arming.in_turn(
                 size.crashes, points=AT_TIMES, pause=pause, at_once=size.armed
             )
-            async with beside(arming, name="failpoints"):
-                await travel(field, pause=size.travel_pause)
-                await nemesis.until_crashed(AT_TIMES, limit=30)
-            nemesis.disarm()
+            async with beside(at_times, name="failpoints"):
+                after_step = arming.until_mail_goes_on
+                await travel(field, pause=size.travel_pause, after_step=after_step)
+                await arming.until_crashed(AT_TIMES, limit=30)
+            arming.disarm()
             last_fault = time.time()
             await asyncio.to_thread(field.end, "claimant")
             drained = await until_drained(field) - last_fault
             say(f"drained {drained:.1f} s after the last fault")
             found = await _letters_before_replay(field)
-            arming = nemesis.arm_failpoints(size.crashes, points=AT_REPLAY, pause=0.2)
-            async with beside(arming, name="failpoints"):
+            at_replay = arming.in_turn(size.crashes, points=AT_REPLAY, pause=0.2)
+            async with beside(at_replay, name="failpoints"):
                 await settle_poison(field)
-            nemesis.disarm()
+            arming.disarm()
             await claim_all(field)
             await until_drained(field)
         say("the oracle reads the topics and the databases")
@@ -226,7 +231,7 @@ async def _break_and_judge(
         replayed = await decide_again(field)
         findings = oracle.compare(oracle.Truth.of(folder), witness, rows)
         findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
-        crashes = nemesis.crashes()
+        crashes = arming.crashes()
         latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
         return {
             "size": name,

@@ -1,6 +1,7 @@
 """After the storm: time travels, dead letters are mended, every lead is claimed."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ SETTLED_SECONDS = 60.0
 PAGE = 200
 
 
-async def travel(field: Field, *, pause: float) -> None:
+async def travel(field: Field, *, pause: float, after_step: Callable[[], Awaitable[None]]) -> None:
     """Let all days with meetings pass, six hours at a time, so many seconds for each."""
     first = FIRST_MEETING - timedelta(days=1, hours=2) - START
     steps = int((timedelta(hours=MEETING_HOURS) + timedelta(days=2)) / STEP)
@@ -27,6 +28,7 @@ async def travel(field: Field, *, pause: float) -> None:
         for _ in range(steps):
             await asyncio.sleep(pause)
             await advance(client, field.place.urls, int(STEP.total_seconds()))
+            await after_step()
 
 
 async def settle_poison(field: Field) -> None:

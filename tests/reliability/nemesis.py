@@ -1,4 +1,4 @@
-"""Who breaks things: a seeded deck of faults, dealt out over the run, and armed failpoints.
+"""Who breaks things: a seeded deck of faults, dealt out over the run.
 
 Every fault is counted when it has really happened. Outages that the run itself makes longer than a
 crash (all brokers away, a process stopped in its tracks, PostgreSQL down) are noted with their end:
@@ -22,7 +22,6 @@ from confluent_kafka.admin import AdminClient
 
 from deploy.local.processes import LocalRunnerError
 from deploy.local.supervision import PythonProcess
-from libs.shared import failpoints
 from libs.shared.events import COMPACTED_TOPICS, TOPICS
 from libs.shared.kafka import Probe
 from libs.shared.outages import UNREACHABLE
@@ -35,9 +34,6 @@ STORM_ROUNDS = 2
 STORM_SECONDS = 3.0
 ZOMBIE_SECONDS = 5.0
 READY_SECONDS = 40.0
-ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
-BY_POISON = "dead_letter.laid_aside"
-BY_MAIL = ("sending.taken", "sending.sent")
 # So many seconds before the end of a run such a fault begins at the latest, or all wait for it.
 LASTING = {
     "kafka away": 25,
@@ -121,81 +117,6 @@ class Nemesis:
                 due = began + seconds * number / len(faults)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 beside.create_task(self._inflict(kind), name=kind)
-
-    async def arm_failpoints(
-        self,
-        quota: int,
-        *,
-        points: Sequence[str] = failpoints.POINTS,
-        pause: float,
-        at_once: int = 1,
-    ) -> None:
-        """Arm the failpoints in turn, until each has crashed so often; for ever.
-
-        Few are armed at a time, and for five seconds at most: if they piled up, a process that
-        comes back would die at its first request, again and again. What only poison reaches stays
-        armed beside them, and what only mail does until it has crashed once.
-
-        Args:
-            pause: Seconds between a crash and the next arming.
-            at_once: So many are armed at a time.
-        """
-        turns: Counter[str] = Counter()
-        async with asyncio.TaskGroup() as hands:
-            for _ in range(at_once):
-                hands.create_task(self._arm_in_turn(quota, points, pause, turns))
-
-    async def _arm_in_turn(
-        self, quota: int, points: Sequence[str], pause: float, turns: Counter[str]
-    ) -> None:
-        armed = self._field.folder / "armed"
-        while True:
-            crashes = self.crashes()
-            if BY_POISON in points and crashes[BY_POISON] < quota:
-                (armed / BY_POISON).touch()
-            by_mail = [point for point in BY_MAIL if point in points and not crashes[point]]
-            if by_mail:  # one after the other: a crash leaves what was to be sent leased a while
-                (armed / by_mail[0]).touch()
-            due = [
-                p
-                for p in points
-                if p != BY_POISON
-                and not (by_mail and p in BY_MAIL)
-                and crashes[p] < quota
-                and not (armed / p).exists()
-            ]
-            if due:
-                point = min(due, key=lambda p: (crashes[p], turns[p], self._chance.random()))
-                turns[point] += 1
-                await self._crash_at(point)
-            await asyncio.sleep(pause)
-
-    async def _crash_at(self, point: str) -> None:
-        file = self._field.folder / "armed" / point
-        file.touch()
-        give_up_at = time.monotonic() + ARMED_SECONDS
-        while file.exists() and time.monotonic() < give_up_at:
-            await asyncio.sleep(0.1)
-        file.unlink(missing_ok=True)
-
-    async def until_crashed(self, points: Sequence[str], *, limit: float) -> None:
-        """Wait until each of the points has crashed, at most so many seconds."""
-        give_up_at = time.monotonic() + limit
-        while any(not self.crashes()[p] for p in points) and time.monotonic() < give_up_at:
-            await asyncio.sleep(0.3)
-
-    def crashes(self) -> Counter[str]:
-        """How often each failpoint has killed."""
-        file = self._field.folder / "crashes"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return Counter({point: 0 for point in failpoints.POINTS}) + Counter(
-            line.split()[0] for line in lines
-        )
-
-    def disarm(self) -> None:
-        """From now on nobody dies at a failpoint."""
-        for path in (self._field.folder / "armed").iterdir():
-            path.unlink(missing_ok=True)
 
     def _let_what_lasts_begin_early(self, faults: list[str], seconds: float) -> None:
         for number, kind in enumerate(faults):
