@@ -29,6 +29,7 @@ log = structlog.get_logger()
 HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
+FEW_HEARD = Counter("inbox_small_batches_total", "Batches of a few events applied", ["way"])
 
 # Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
 # Handlers look rows up by keys; a plan made while three rows stood there must not read them all.
@@ -88,7 +89,9 @@ class Inbox:
             return
         links = telemetry.links_from(item.envelope.traceparent for item in heard if item.envelope)
         with telemetry.span("inbox batch", kind=SpanKind.CONSUMER, links=links):
-            if len(heard) <= FEW and await self._at_once(heard, fence):
+            is_small = len(heard) <= FEW
+            if is_small and await self._at_once(heard, fence):
+                FEW_HEARD.labels("at once").inc()
                 return
             try:
                 await self._attempt(heard, fence, carefully=any(h.event is None for h in heard))
@@ -99,6 +102,8 @@ class Inbox:
                     raise
                 log.warning("batch_refused", reason=reason_of(error), events=len(heard))
                 await self._attempt(heard, fence, carefully=True)
+            if is_small:
+                FEW_HEARD.labels("step by step").inc()
 
     async def _at_once(self, heard: Sequence[Heard], fence: Fence) -> bool:
         """Hear a few events in one round trip, if nothing about them is out of the ordinary."""

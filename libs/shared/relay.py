@@ -39,6 +39,7 @@ RETRY_SECONDS = 0.5
 STOP_SECONDS = 12.0  # the round in hand may take this long when the process is told to stop
 
 SENT = Counter("outbox_sent_total", "Events acknowledged by the broker")
+AHEAD = Counter("outbox_sent_ahead_total", "Of those, events sent without being read")
 FAILURES = Counter("outbox_relay_failures_total", "Rounds that failed and were begun again")
 
 _READ = f"""
@@ -171,6 +172,7 @@ class Relay:
             raise asyncpg.InterfaceError("the connection is closed, and the shards are others'")
         rows, self._ahead = self._ahead, []
         await self._send(connection, rows)
+        AHEAD.inc(len(rows))
         return len(rows)
 
     async def send_once(self, connection: asyncpg.Connection) -> int:

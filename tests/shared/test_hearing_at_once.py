@@ -11,7 +11,7 @@ from libs.shared.at_once import ALL_ARE_NEW, Statement
 from libs.shared.database import Database
 from libs.shared.events import Event, LeadClaimed, LeadReleased
 from libs.shared.ids import new_id
-from libs.shared.inbox import FEW, Inbox
+from libs.shared.inbox import FEW, FEW_HEARD, Inbox
 from libs.shared.kafka import Publisher
 from libs.shared.leases import LeaseLost, Leases
 from libs.shared.outbox import SENT_COLUMNS
@@ -73,6 +73,8 @@ async def test_a_few_are_heard_at_once_and_remembered(database: Database) -> Non
     lead, keeper = new_id(), keep()
     records = [record_of(claimed(lead, epoch)) for epoch in (1, 2)]
     inbox = inbox_of(database, keeper)
+    counted = FEW_HEARD.labels("at once")._value
+    before = counted.get()
     with database.wake.listening() as bell:
         while await bell.wait(0.3):  # the ring of having connected
             pass
@@ -80,6 +82,7 @@ async def test_a_few_are_heard_at_once_and_remembered(database: Database) -> Non
         rung = await bell.wait(0)
 
     assert (await hows(database), keeper.batches, rung) == (["at once"] * 2, [], True)
+    assert counted.get() - before == 1
     await inbox.apply(records)
     assert await applied_to(database, lead) == [1, 2]
 
@@ -109,8 +112,11 @@ async def test_what_cannot_be_heard_at_once_is_heard_as_ever(
     lead, keeper = new_id(), keep()
     told: list[Event] = events(lead)
 
+    counted = FEW_HEARD.labels("step by step")._value
+    before = counted.get()
     await inbox_of(database, keeper).apply([record_of(event) for event in told])
 
+    assert counted.get() - before == (len(told) <= FEW)
     assert await hows(database) == [event.event_name for event in told]
     assert sum(keeper.batches) == len(told)
     assert await database.pool.fetchval("SELECT count(*) FROM inbox") == len(told)
