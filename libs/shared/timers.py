@@ -97,6 +97,9 @@ class Timer:
         rests: After firing fewer than `MANY` it sleeps so many times as long as that took: what
             nobody waits for is done bit by bit, and stands in nobody's way. Of a patient one; any
             other is woken by the next commit.
+        by_keys: It fires in sessions that plan as after `BY_KEYS`, and each statement only once.
+            Elsewhere PostgreSQL plans a statement anew the first five times in each session, by
+            statistics that may be of an empty table.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Timer:
     alone: Alone | None = None
     is_patient: bool = False
     rests: float = 0.0
+    by_keys: bool = False
 
     async def look(self, connection: Connection) -> Ahead:
         """What is due next."""
@@ -234,6 +238,7 @@ class TimerLoop:
         self.timer = timer
         self.attempts = 0
         self._database = database
+        self._sessions = database.by_keys if timer.by_keys else database.pool
         self._clock = clock
         self._bell = bell
         self._lookout = lookout or Lookout([timer], database, clock)
@@ -299,7 +304,7 @@ class TimerLoop:
             Seconds to sleep, 0 where more may be due; and how many rows were fired.
         """
         total = 0
-        async with self._database.pool.acquire() as connection:
+        async with self._sessions.acquire() as connection:
             while True:
                 began = time.monotonic()
                 until_due, fired, ahead = await self._fire_next(connection, ahead)

@@ -1,4 +1,4 @@
-"""A timer whose work nobody waits for: a little at a time, but a backlog at once."""
+"""A timer whose work nobody waits for: a little at a time, but a backlog at once; its sessions."""
 
 import asyncio
 from contextlib import suppress
@@ -40,3 +40,25 @@ async def test_after_a_few_it_rests_and_a_backlog_it_works_off(
             await loop
 
     assert fires == left
+
+
+@pytest.mark.parametrize(("by_keys", "planned"), [(True, "force_generic_plan"), (False, "auto")])
+async def test_its_sessions_plan_as_it_asks(
+    plumbing: Database, by_keys: bool, planned: str
+) -> None:
+    seen = asyncio.Queue[str]()
+
+    async def fire(tx: Connection, _now: datetime) -> int:
+        await seen.put(await tx.fetchval("SHOW plan_cache_mode"))
+        return MANY  # and then by both lanes
+
+    timer = Timer("planner", "SELECT timestamptz 'epoch'", fire, by_keys=by_keys)
+    with plumbing.wake.listening() as bell:
+        loop = asyncio.create_task(TimerLoop(timer, plumbing, Clock(sandbox=False), bell).run())
+        async with asyncio.timeout(20):
+            found = {await seen.get() for _ in range(10)}
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+
+    assert found == {planned}

@@ -233,5 +233,9 @@ _SETTLED = f"""
     SELECT CASE WHEN changed_at <= clock_timestamp() - interval '{SETTLES_AFTER_SECONDS} s'
         THEN timestamptz 'epoch' END FROM touch_changes ORDER BY id LIMIT 1
 """
-PLANNING = Timer("touch_planning", _SETTLED, plan_changed_clients, is_patient=True, rests=RESTS)
-REPLANNING = Timer("touch_replanning", "SELECT min(due_at) FROM touch_replans", plan_next_stretch)
+PLANNING = Timer(
+    "touch_planning", _SETTLED, plan_changed_clients, is_patient=True, rests=RESTS, by_keys=True
+)
+REPLANNING = Timer(
+    "touch_replanning", "SELECT min(due_at) FROM touch_replans", plan_next_stretch, by_keys=True
+)
