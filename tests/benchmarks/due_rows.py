@@ -17,9 +17,12 @@ BATCH = 500
 
 TABLE = """
 CREATE TABLE windows (
-    lead_id uuid PRIMARY KEY, client_id uuid NOT NULL, manager_id uuid NOT NULL,
+    lead_id uuid NOT NULL, client_id uuid NOT NULL, manager_id uuid NOT NULL,
     epoch int NOT NULL, state text NOT NULL, due_at timestamptz
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 80)
+"""
+INDEXES = """
+ALTER TABLE windows ADD PRIMARY KEY (lead_id);
 CREATE INDEX ON windows (due_at) WHERE due_at IS NOT NULL;
 """
 FILL = """

@@ -14,7 +14,7 @@ import asyncpg
 
 from libs.shared import migrations
 from libs.shared.database import SERVER_SETTINGS, Database
-from tests.benchmarks.due_rows import BATCH, FILL, TABLE, WatchedLoop, ticking
+from tests.benchmarks.due_rows import BATCH, FILL, INDEXES, TABLE, WatchedLoop, ticking
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.servers import Servers, new_database
 
@@ -47,6 +47,7 @@ async def measure(servers: Servers) -> list[Figure]:
     await floor.execute(TABLE + ";" + _FLOOR_TABLE)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     await floor.execute(FILL, WAITING, tomorrow, timedelta(seconds=1))
+    await floor.execute(INDEXES)
     await floor.execute("VACUUM ANALYZE windows")
     await floor.execute("CHECKPOINT")
     pairs = []
