@@ -16,7 +16,7 @@ from libs.shared import failpoints
 ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
 BY_POISON = "dead_letter.laid_aside"
 BY_MAIL = ("sending.taken", "sending.sent")  # in the order in which a message comes to them
-MAIL_SECONDS = 14.0  # the lease of a dead sender (`field.py`), and the start of the next
+MAIL_SECONDS = 12.0  # the lease of a dead sender (`field.py`), and the start of the next
 MAIL_WAITS = 2
 
 

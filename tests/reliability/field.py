@@ -28,7 +28,7 @@ LEDGER = "ledger"
 MANAGERS = 12
 CLAIM_MINUTES = 2
 # A message of a sender that died waits for the end of its lease, which is real time.
-_QUICK_LEASES = {"BAZA_SEND_LEASE_SECONDS": "8", "BAZA_SEND_TIMEOUT_SECONDS": "4"}
+_QUICK_LEASES = {"BAZA_SEND_LEASE_SECONDS": "6", "BAZA_SEND_TIMEOUT_SECONDS": "3"}
 _PLUMBING = ROOT / "libs/shared"
 
 
