@@ -57,15 +57,14 @@ async def measure(servers: Servers) -> list[Figure]:
                 client(servers, deals, PREFIX + "segments") as ours,
             ):
                 for one in (floor, ours):  # warms up, planning and the broker's code included
-                    await one.p99(EVENTS)
+                    await one.round(EVENTS)
                 await _done(pool)
                 await asyncio.to_thread(os.sync)
-                limits = [await floor.p99(EVENTS)]
-                values = [await ours.p99(EVENTS) for _ in range(2)]
+                least = [await floor.round(EVENTS)]
+                mine = [await ours.round(EVENTS) for _ in range(2)]
                 await _done(pool)
-                limits.append(await floor.p99(EVENTS))
-    pairs = list(zip(limits, values, strict=True))
-    return [Figure.of("latency", "ms p99", pairs, bar=1.5, aim=1.25, low_is_good=True)]
+                least.append(await floor.round(EVENTS))
+    return [Figure.of_latency("latency", least, mine, bar=1.5, aim=1.25)]
 
 
 async def _done(pool: asyncpg.Pool) -> None:
@@ -96,12 +95,16 @@ class _Client:
 
     async def p99(self, events: int) -> float:
         """The 99th percentile of a round, in milliseconds."""
+        return statistics.quantiles(await self.round(events), n=100)[98]
+
+    async def round(self, events: int) -> list[float]:
+        """How long each of so many deals took, in milliseconds."""
         self._sent.clear()
         self._took.clear()
         async with asyncio.timeout(_LONGEST_SECONDS), asyncio.TaskGroup() as group:
             group.create_task(self._hear(events))
             await self._send(events)
-        return statistics.quantiles(self._took, n=100)[98] * 1000
+        return [seconds * 1000 for seconds in self._took]
 
     async def _send(self, events: int) -> None:
         deals = [deals_of([new_id()], 1)[0] for _ in range(events)]
