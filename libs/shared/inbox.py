@@ -29,7 +29,7 @@ log = structlog.get_logger()
 HEARD = Counter("inbox_events_total", "Events applied", ["type"])
 REPEATS = Counter("inbox_duplicates_total", "Events that had been applied before")
 POISON = Counter("inbox_poison_total", "Events laid aside", ["type"])
-FEW_HEARD = Counter("inbox_small_batches_total", "Batches of a few events applied", ["way"])
+AT_ONCE = Counter("inbox_at_once_total", "Batches heard in one statement", ["outcome"])
 
 # Where all are new, as nearly always, no id comes back: reading thousands costs as much again.
 # Handlers look rows up by keys; a plan made while three rows stood there must not read them all.
@@ -89,9 +89,7 @@ class Inbox:
             return
         links = telemetry.links_from(item.envelope.traceparent for item in heard if item.envelope)
         with telemetry.span("inbox batch", kind=SpanKind.CONSUMER, links=links):
-            is_small = len(heard) <= FEW
-            if is_small and await self._at_once(heard, fence):
-                FEW_HEARD.labels("at once").inc()
+            if len(heard) <= FEW and await self._at_once(heard, fence):
                 return
             try:
                 await self._attempt(heard, fence, carefully=any(h.event is None for h in heard))
@@ -102,8 +100,6 @@ class Inbox:
                     raise
                 log.warning("batch_refused", reason=reason_of(error), events=len(heard))
                 await self._attempt(heard, fence, carefully=True)
-            if is_small:
-                FEW_HEARD.labels("step by step").inc()
 
     async def _at_once(self, heard: Sequence[Heard], fence: Fence) -> bool:
         """Hear a few events in one round trip, if nothing about them is out of the ordinary."""
@@ -120,11 +116,13 @@ class Inbox:
         except Exception as error:
             if is_transient(error):
                 raise
+            AT_ONCE.labels("refused").inc()
             log.info("not_heard_at_once", reason=reason_of(error), events=len(heard))
             return False  # nothing was done; step by step it is found what is amiss
         failpoints.reach("transaction.committed")
         self._tell(said)
         self._poison_in_a_row = 0
+        AT_ONCE.labels("heard").inc()
         HEARD.labels(heard[0].type_name).inc(len(heard))
         return True
 
