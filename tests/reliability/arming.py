@@ -91,7 +91,10 @@ class Arming:
     async def until_crashed(self, points: Sequence[str], *, limit: float) -> None:
         """Wait until each of the points has crashed, at most so many seconds."""
         give_up_at = time.monotonic() + limit
-        while any(not self.crashes()[p] for p in points) and time.monotonic() < give_up_at:
+        while time.monotonic() < give_up_at:
+            crashes = self.crashes()
+            if all(crashes[point] for point in points):
+                return
             await asyncio.sleep(0.3)
 
     async def until_mail_goes_on(self) -> None:
