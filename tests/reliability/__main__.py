@@ -8,6 +8,7 @@ against eight deliberately wrong variants of Baza: they must fail on each.
 
 import argparse
 import asyncio
+import compileall
 import sys
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deploy.local.launch import ROOT
 from libs.shared.background import beside
 from libs.shared.failpoints import POINTS
 from tests.reliability import controls, oracle, report, stalls, stored
@@ -47,6 +49,7 @@ class Size:
         clients: Of each writer.
         pause: Seconds between two commands of a writer.
         deals: In a batch, at most.
+        enough_deals: Of each writer; its batches are small from then on.
         page: Leads that the managers look at together.
         leads: That come at the same moment, at most.
         routing_workers: How many of them share the leads.
@@ -74,6 +77,7 @@ class Size:
     faults: int
     armed: int = 1
     controls_in_pairs: bool = False
+    enough_deals: int | None = None
     more: dict[str, int] = field(default_factory=dict)
 
 
@@ -85,8 +89,9 @@ SIZES = {
         crashes=2,
         away_seconds=8,
         long_away_seconds=8,
-        pause=0.05,  # else a faster machine brings ten times the events, and all wait behind them
-        deals=500,
+        pause=0.05,
+        deals=1_000,
+        enough_deals=12_000,
         clients=150,
         leads=6,
         routing_workers=2,
@@ -140,27 +145,32 @@ AT_WORK = tuple(p for p in POINTS if not p.startswith("sending.") and p not in A
 async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[str, Any]:
     """One run, from an empty suite to the report."""
     say = _Narrator()
-    almost_over, over = asyncio.Event(), asyncio.Event()
+    _compile()
+    drained = asyncio.Event()
 
     async def judge_the_wrong() -> dict[str, str]:
-        folder, in_pairs = (DATA / "controls").absolute(), size.controls_in_pairs
-        await almost_over.wait()
-        return await controls.run_all(folder, seed, say, in_pairs=in_pairs, after=over)
+        await drained.wait()
+        folder = (DATA / "controls").absolute()
+        return await controls.run_all(folder, seed, say, in_pairs=size.controls_in_pairs)
 
     async with asyncio.TaskGroup() as beside_us:
         verdicts = beside_us.create_task(judge_the_wrong()) if with_controls else None
-        told = await _break_and_judge(name, size, seed, say, almost_over)
-        over.set()
+        told = await _break_and_judge(name, size, seed, say, drained)
         if verdicts is not None:
-            say("eight wrong variants")
             told["controls"] = await verdicts
     return {**told, "seconds": round(time.monotonic() - say.began)}
 
 
+def _compile() -> None:
+    """Compile what a hundred processes import, where the environment forbids them to do it."""
+    for folder in ("deploy", "libs", "services", "tests/reliability"):
+        compileall.compile_dir(ROOT / folder, quiet=1)
+
+
 async def _break_and_judge(
-    name: str, size: Size, seed: int, say: "_Narrator", almost_over: asyncio.Event
+    name: str, size: Size, seed: int, say: "_Narrator", drained: asyncio.Event
 ) -> dict[str, Any]:
-    """The run but for the controls."""
+    """The run but for the controls, which may begin as soon as what was broken has drained."""
     folder = (DATA / "journals").absolute()
     async with Field.open(folder, seed) as field:
         say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
@@ -169,6 +179,7 @@ async def _break_and_judge(
                 number,
                 pause=size.pause,
                 deals=size.deals,
+                enough_deals=size.enough_deals,
                 clients=size.clients,
                 leads=size.leads,
             )
@@ -196,12 +207,14 @@ async def _break_and_judge(
             async with beside(at_work, name="failpoints"):
                 say(f"{size.seconds:.0f} s of writing under faults")
                 await nemesis.run(size.seconds, decks=size.decks, more=size.more)
-                say("all faults are over; until each failpoint has crashed, and enough is said")
+                say("all faults are over; until each failpoint has crashed")
                 now_or_never = [point for point in AT_WORK if point not in AT_TIMES]
                 await arming.until_crashed(now_or_never, limit=60)
-                await until_said(field.suite.kafka, size.events, limit=60)
-                for writer in ("writer-0", "writer-1"):
-                    await asyncio.to_thread(field.end, writer)
+            arming.disarm()  # crashes would only keep the writers from what is left to say
+            say(f"until {size.events:,} events are said")
+            await until_said(field.suite.kafka, size.events, limit=60)
+            for writer in ("writer-0", "writer-1"):
+                await asyncio.to_thread(field.end, writer)
             say("twelve days pass under faults: offers lapse, reminders go out, clients age")
             pause = min(size.arm_pause, AT_TIMES_PAUSE)
             at_times = arming.in_turn(
@@ -214,8 +227,9 @@ async def _break_and_judge(
             arming.disarm()
             last_fault = time.time()
             await asyncio.to_thread(field.end, "claimant")
-            drained = await until_drained(field) - last_fault
-            say(f"drained {drained:.1f} s after the last fault")
+            drain_seconds = await until_drained(field) - last_fault
+            say(f"drained {drain_seconds:.1f} s after the last fault; the wrong variants get ready")
+            drained.set()
             found = await _letters_before_replay(field)
             at_replay = arming.in_turn(size.crashes, points=AT_REPLAY, pause=0.2)
             async with beside(at_replay, name="failpoints"):
@@ -224,7 +238,6 @@ async def _break_and_judge(
             await claim_all(field)
             await until_drained(field)
         say("the oracle reads the topics and the databases")
-        almost_over.set()
         mismatches = await rescore(field)
         witness = await Witness.of(field.suite.kafka)
         rows = await stored.Stored.of(field.database_urls())
@@ -248,7 +261,7 @@ async def _break_and_judge(
             **{kind: findings.counts[kind] for kind in oracle.KINDS},
             "rescoring_mismatches": mismatches,
             "deadlocks": field.deadlocks(),
-            "drain_seconds": round(drained, 1),
+            "drain_seconds": round(drain_seconds, 1),
             "longest_latency_seconds": round(latency, 1),
             "longest_stall_seconds": round(stall, 1),
             "longest_stall": whose,

@@ -6,12 +6,13 @@ import time
 from collections.abc import Mapping
 
 import asyncpg
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from libs.shared.events import TOPICS
 from libs.shared.kafka import Partition
 from tests.reliability.field import Field
-from tests.reliability.said import ends
 from tests.reliability.stored import in_hand
 
 LIMIT_SECONDS = 180.0
@@ -46,7 +47,7 @@ async def _what_is_left(field: Field, admin: AdminClient) -> dict[str, int]:
     urls = field.database_urls()
     try:
         # In this order: who is at the end has put what follows into the outbox.
-        behind = await lag(urls, await asyncio.to_thread(ends, admin))
+        behind = await lag(urls, await asyncio.to_thread(_ends, admin))
         left = behind | await in_hand(urls)
     except (OSError, asyncpg.PostgresError, TimeoutError, KafkaException) as problem:
         return {f"cannot be asked: {type(problem).__name__}": 1}
@@ -64,3 +65,12 @@ async def lag(urls: Mapping[str, str], ends: Mapping[Partition, int]) -> dict[st
             await connection.close()
         behind[service] = sum(ends[topic, part] - at for topic, part, at in positions)
     return behind
+
+
+def _ends(admin: AdminClient) -> dict[Partition, int]:
+    """The end of every partition of our topics."""
+    topics = admin.list_topics(timeout=10).topics
+    places = [TopicPartition(t, p) for t in TOPICS for p in topics[t].partitions]
+    newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    found = admin.list_offsets(dict.fromkeys(places, newest), request_timeout=10)
+    return {(p.topic, p.partition): future.result().offset for p, future in found.items()}

@@ -153,11 +153,11 @@ class Field:
             return f"http://127.0.0.1:{self._ports[name]}"
         return self.suite.urls[name] if name == service else self.suite.worker_urls[service]
 
-    def writer_process(self, name: str, **amounts: float) -> PythonProcess:
+    def writer_process(self, name: str, **amounts: float | None) -> PythonProcess:
         """A writer; it goes on after the end of its journal.
 
         Args:
-            amounts: `pause`, `deals`, `clients` and `leads` of its task.
+            amounts: `pause`, `deals`, `enough_deals`, `clients` and `leads` of its task.
         """
         task = writer.Task(name, self.seed, str(self.folder), self.place, **amounts)  # type: ignore[arg-type]  # some are whole
         arguments = ["tests.reliability.writer", orjson.dumps(asdict(task)).decode()]

@@ -24,6 +24,7 @@ from tests.reliability.journal import Journal, entries
 from tests.reliability.patience import PAUSE_SECONDS, PatientClient, Place, Refused
 
 CLIENT_BATCH = 1000
+FEW_DEALS = 20
 START = datetime(2026, 3, 2, 6, tzinfo=UTC)  # what the suite's clock shows when the run begins
 FIRST_MEETING = START + timedelta(days=20)  # before it, time is let pass only after the writing
 MEETING_HOURS = 10 * 24
@@ -37,6 +38,7 @@ class Task:
     Attributes:
         pause: Seconds between two commands.
         deals: In a batch, at most.
+        enough_deals: After so many its batches are small: a fast machine has not more to do for it.
         clients: Cards that it brings first, a thousand at a time.
         leads: That come at the same moment, at most.
     """
@@ -47,6 +49,7 @@ class Task:
     place: Place
     pause: float
     deals: int
+    enough_deals: int | None = None
     clients: int = 150
     leads: int = 1
 
@@ -110,6 +113,9 @@ class Writer:
         return {"kind": "clients", "ids": ids}
 
     async def _do_deals(self, name: str, _number: int, chance: random.Random) -> dict[str, Any]:
+        most, enough = self._task.deals, self._task.enough_deals
+        if enough is not None and len(self._closed) >= enough:
+            most = min(most, FEW_DEALS)
         items = [
             {
                 "external_id": f"{name}-{n}",
@@ -119,7 +125,7 @@ class Writer:
                 "closed_at": (START - timedelta(hours=chance.randrange(1, 8_760))).isoformat(),
                 "outcome": "won",
             }
-            for n in range(chance.randrange(self._task.deals // 2, self._task.deals + 1))
+            for n in range(chance.randrange(most // 2, most + 1))
         ]
         body = {"source": "chaos", "items": items}
         answer = await self._once_or_twice("/v1/deals/batch", body, name, chance)
