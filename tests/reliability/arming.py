@@ -16,6 +16,7 @@ from libs.shared import failpoints
 ARMED_SECONDS = 5.0  # a point that is not reached in this time lets the next have its turn
 BY_POISON = "dead_letter.laid_aside"
 BY_MAIL = ("sending.taken", "sending.sent")  # in the order in which a message comes to them
+BY_FORM = ("webhook.stored", "form.taken_in")
 MAIL_SECONDS = 12.0  # the lease of a dead sender (`field.py`), and the start of the next
 MAIL_WAITS = 2
 
@@ -45,7 +46,7 @@ class Arming:
 
         Few are armed at a time, and for five seconds at most: if they piled up, a process that
         comes back would die at its first request, again and again. What only poison reaches stays
-        armed beside them, and what only mail does until it has crashed once.
+        armed beside them, and what only mail or a form does until it has crashed once.
 
         Args:
             pause: Seconds between a crash and the next arming.
@@ -63,14 +64,17 @@ class Arming:
             crashes = self.crashes()
             if BY_POISON in points and crashes[BY_POISON] < quota:
                 (self._armed / BY_POISON).touch()
-            by_mail = [point for point in BY_MAIL if point in points and not crashes[point]]
-            if by_mail:  # one after the other: a crash leaves what was to be sent leased a while
-                (self._armed / by_mail[0]).touch()
+            seldom = [
+                c for c in (BY_MAIL, BY_FORM) if c[0] in points and not all(crashes[p] for p in c)
+            ]
+            for chain in seldom:
+                # One after the other: a crash leaves what was to be sent leased a while.
+                (self._armed / next(p for p in chain if not crashes[p])).touch()
             due = [
                 p
                 for p in points
                 if p != BY_POISON
-                and not (by_mail and p in BY_MAIL)
+                and not any(p in chain for chain in seldom)
                 and crashes[p] < quota
                 and not (self._armed / p).exists()
             ]

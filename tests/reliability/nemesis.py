@@ -45,6 +45,7 @@ LASTING = {
 }
 TRIES = 3  # what a fault needs may itself be away
 RETRY_SECONDS = 3.0
+ACCEPTS_SECONDS = 20.0  # by then the API must have answered a command without any broker
 SEND_SECONDS = 20.0  # what cannot even be sent in this time was not
 
 # What a fault needs was itself away at the moment.
@@ -304,6 +305,8 @@ class Nemesis:
             answered = field.journal_entries()
             first = not self.faults["kafka away"]
             await asyncio.sleep(self._long_away_seconds if first else self._away_seconds)
+            while field.journal_entries() == answered and time.time() < began + ACCEPTS_SECONDS:
+                await asyncio.sleep(0.5)  # the API has just been killed and starts again
             self.accepted_without_kafka += field.journal_entries() - answered
             for node in field.kafka.nodes:
                 await asyncio.to_thread(node.start)
