@@ -56,7 +56,9 @@ class Size:
         claimed: The managers' share in what they look at, each 0.4 s.
         travel_pause: Seconds for every six hours of the twelve days afterwards.
         events: At least so many must have been said.
-        controls_in_pairs: Two wrong variants at a time, in different services.
+        controls_in_place: The wrong variants stand in the same suite afterwards, two at a time, in
+            different services. After an hour there is too much to read again for each: then one
+            at a time in a suite of their own.
     """
 
     seconds: float
@@ -76,7 +78,7 @@ class Size:
     events: int
     faults: int
     armed: int = 1
-    controls_in_pairs: bool = False
+    controls_in_place: bool = False
     enough_deals: int | None = None
     more: dict[str, int] = field(default_factory=dict)
 
@@ -101,7 +103,7 @@ SIZES = {
         events=30_000,
         faults=40,
         armed=2,
-        controls_in_pairs=True,
+        controls_in_place=True,
     ),
     "long": Size(
         seconds=2_700,
@@ -146,19 +148,27 @@ async def run(name: str, size: Size, seed: int, *, with_controls: bool) -> dict[
     """One run, from an empty suite to the report."""
     say = _Narrator()
     _compile()
-    drained = asyncio.Event()
-
-    async def judge_the_wrong() -> dict[str, str]:
-        await drained.wait()
-        folder = (DATA / "controls").absolute()
-        return await controls.run_all(folder, seed, say, in_pairs=size.controls_in_pairs)
-
-    async with asyncio.TaskGroup() as beside_us:
-        verdicts = beside_us.create_task(judge_the_wrong()) if with_controls else None
-        told = await _break_and_judge(name, size, seed, say, drained)
-        if verdicts is not None:
-            told["controls"] = await verdicts
+    in_pairs = size.controls_in_place
+    async with Field.open((DATA / "journals").absolute(), seed) as field:
+        told = await _break_and_judge(name, size, field, say)
+        if with_controls and size.controls_in_place:
+            await _leave_one_of_each(field, size)
+            told["controls"] = await controls.run_all(field, say, in_pairs=in_pairs)
+    if with_controls and not size.controls_in_place:
+        told["controls"] = await _judge_the_wrong(seed, say, in_pairs=in_pairs)
     return {**told, "seconds": round(time.monotonic() - say.began)}
+
+
+async def _judge_the_wrong(seed: int, say: "_Narrator", *, in_pairs: bool) -> dict[str, str]:
+    """The controls on a suite of their own."""
+    async with Field.open((DATA / "controls").absolute(), seed, nodes=1) as field:
+        return await controls.run_all(field, say, in_pairs=in_pairs)
+
+
+async def _leave_one_of_each(field: Field, size: Size) -> None:
+    """End the other workers of routing: a wrong one would have company that is right."""
+    for n in range(2, size.routing_workers + 1):
+        await asyncio.to_thread(field.end, f"routing-worker-{n}")
 
 
 def _compile() -> None:
@@ -167,111 +177,104 @@ def _compile() -> None:
         compileall.compile_dir(ROOT / folder, quiet=1)
 
 
-async def _break_and_judge(
-    name: str, size: Size, seed: int, say: "_Narrator", drained: asyncio.Event
-) -> dict[str, Any]:
-    """The run but for the controls, which may begin as soon as what was broken has drained."""
-    folder = (DATA / "journals").absolute()
-    async with Field.open(folder, seed) as field:
-        say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
-        for number in ("0", "1"):
-            process = field.writer_process(
-                number,
-                pause=size.pause,
-                deals=size.deals,
-                enough_deals=size.enough_deals,
-                clients=size.clients,
-                leads=size.leads,
-            )
-            field.start(f"writer-{number}", process)
-        for n in range(2, size.routing_workers + 1):
-            field.start(f"routing-worker-{n}", field.another_worker("routing", n))
-        field.start("claimant", field.claimant_process(page=size.page, claimed=size.claimed))
-        clients = await _first_clients(field)
-        nemesis = Nemesis(
-            field,
-            seed,
-            away_seconds=size.away_seconds,
-            long_away_seconds=size.long_away_seconds,
-            clients=clients,
+async def _break_and_judge(name: str, size: Size, field: Field, say: "_Narrator") -> dict[str, Any]:
+    """The run but for the controls."""
+    say(f"the suite runs: {len(field.processes)} processes, three brokers, PostgreSQL")
+    for number in ("0", "1"):
+        process = field.writer_process(
+            number,
+            pause=size.pause,
+            deals=size.deals,
+            enough_deals=size.enough_deals,
+            clients=size.clients,
+            leads=size.leads,
         )
-        arming = Arming(folder, seed)
-        watch = Watch()
-        async with (
-            beside(time_passing(field), name="time"),
-            beside(watch.run(field, (*WORKERS, *LEDGERS)), name="watch"),
-        ):
-            at_work = arming.in_turn(
-                size.crashes, points=AT_WORK, pause=size.arm_pause, at_once=size.armed
-            )
-            async with beside(at_work, name="failpoints"):
-                say(f"{size.seconds:.0f} s of writing under faults")
-                await nemesis.run(size.seconds, decks=size.decks, more=size.more)
-                say("all faults are over; until each failpoint has crashed")
-                now_or_never = [point for point in AT_WORK if point not in AT_TIMES]
-                await arming.until_crashed(now_or_never, limit=60)
-            arming.disarm()  # crashes would only keep the writers from what is left to say
-            say(f"until {size.events:,} events are said")
-            await until_said(field.suite.kafka, size.events, limit=60)
-            for writer in ("writer-0", "writer-1"):
-                await asyncio.to_thread(field.end, writer)
-            say("twelve days pass under faults: offers lapse, reminders go out, clients age")
-            pause = min(size.arm_pause, AT_TIMES_PAUSE)
-            at_times = arming.in_turn(
-                size.crashes, points=AT_TIMES, pause=pause, at_once=size.armed
-            )
-            async with beside(at_times, name="failpoints"):
-                after_step = arming.until_mail_goes_on
-                await travel(field, pause=size.travel_pause, after_step=after_step)
-                await arming.until_crashed(AT_TIMES, limit=30)
-            arming.disarm()
-            last_fault = time.time()
-            await asyncio.to_thread(field.end, "claimant")
-            drain_seconds = await until_drained(field) - last_fault
-            say(f"drained {drain_seconds:.1f} s after the last fault; the wrong variants get ready")
-            drained.set()
-            found = await _letters_before_replay(field)
-            at_replay = arming.in_turn(size.crashes, points=AT_REPLAY, pause=0.2)
-            async with beside(at_replay, name="failpoints"):
-                await settle_poison(field)
-            arming.disarm()
-            await claim_all(field)
-            await until_drained(field)
-        say("the oracle reads the topics and the databases")
-        mismatches = await rescore(field)
-        witness = await Witness.of(field.suite.kafka)
-        rows = await stored.Stored.of(field.database_urls())
-        replayed = await decide_again(field)
-        findings = oracle.compare(oracle.Truth.of(folder), witness, rows)
-        findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
-        crashes = arming.crashes()
-        latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
-        return {
-            "size": name,
-            "seed": seed,
-            "seconds": 0,  # is known at the end
-            "events": witness.events,
-            "repeats": witness.repeats,
-            "leads": len(rows.routed),
-            "decisions_replayed": replayed.checked,
-            "decisions_differing": len(replayed.differing) + replayed.skipped,
-            "faults": dict(sorted(nemesis.faults.items())),
-            "faults_without_effect": dict(sorted(nemesis.failed.items())),
-            "failpoints": {point: crashes[point] for point in sorted(POINTS)},
-            **{kind: findings.counts[kind] for kind in oracle.KINDS},
-            "rescoring_mismatches": mismatches,
-            "deadlocks": field.deadlocks(),
-            "drain_seconds": round(drain_seconds, 1),
-            "longest_latency_seconds": round(latency, 1),
-            "longest_stall_seconds": round(stall, 1),
-            "longest_stall": whose,
-            "accepted_without_kafka": nemesis.accepted_without_kafka,
-            "poison": len(witness.poison),
-            "dead_letters_unexpected": findings.counts["dead_letters_unexpected"],
-            "dead_letters_missing": findings.counts["dead_letters_missing"],
-            "dead_letters_left": rows.open_letters,
-            "findings": findings.shown(),
-        }
+        field.start(f"writer-{number}", process)
+    for n in range(2, size.routing_workers + 1):
+        field.start(f"routing-worker-{n}", field.another_worker("routing", n))
+    field.start("claimant", field.claimant_process(page=size.page, claimed=size.claimed))
+    clients = await _first_clients(field)
+    nemesis = Nemesis(
+        field,
+        field.seed,
+        away_seconds=size.away_seconds,
+        long_away_seconds=size.long_away_seconds,
+        clients=clients,
+    )
+    arming = Arming(field.folder, field.seed)
+    watch = Watch()
+    async with (
+        beside(time_passing(field), name="time"),
+        beside(watch.run(field, (*WORKERS, *LEDGERS)), name="watch"),
+    ):
+        at_work = arming.in_turn(
+            size.crashes, points=AT_WORK, pause=size.arm_pause, at_once=size.armed
+        )
+        async with beside(at_work, name="failpoints"):
+            say(f"{size.seconds:.0f} s of writing under faults")
+            await nemesis.run(size.seconds, decks=size.decks, more=size.more)
+            say("all faults are over; until each failpoint has crashed")
+            now_or_never = [point for point in AT_WORK if point not in AT_TIMES]
+            await arming.until_crashed(now_or_never, limit=60)
+        arming.disarm()  # crashes would only keep the writers from what is left to say
+        say(f"until {size.events:,} events are said")
+        await until_said(field.suite.kafka, size.events, limit=60)
+        for writer in ("writer-0", "writer-1"):
+            await asyncio.to_thread(field.end, writer)
+        say("twelve days pass under faults: offers lapse, reminders go out, clients age")
+        pause = min(size.arm_pause, AT_TIMES_PAUSE)
+        at_times = arming.in_turn(size.crashes, points=AT_TIMES, pause=pause, at_once=size.armed)
+        async with beside(at_times, name="failpoints"):
+            after_step = arming.until_mail_goes_on
+            await travel(field, pause=size.travel_pause, after_step=after_step)
+            await arming.until_crashed(AT_TIMES, limit=30)
+        arming.disarm()
+        last_fault = time.time()
+        await asyncio.to_thread(field.end, "claimant")
+        drain_seconds = await until_drained(field) - last_fault
+        say(f"drained {drain_seconds:.1f} s after the last fault")
+        found = await _letters_before_replay(field)
+        at_replay = arming.in_turn(size.crashes, points=AT_REPLAY, pause=0.2)
+        async with beside(at_replay, name="failpoints"):
+            await settle_poison(field)
+        arming.disarm()
+        await claim_all(field)
+        await until_drained(field)
+    say("the oracle reads the topics and the databases")
+    mismatches = await rescore(field)
+    witness = await Witness.of(field.suite.kafka)
+    rows = await stored.Stored.of(field.database_urls())
+    replayed = await decide_again(field)
+    findings = oracle.compare(oracle.Truth.of(field.folder), witness, rows)
+    findings.counts["dead_letters_unexpected"] += len(found - witness.poison)
+    crashes = arming.crashes()
+    latency, stall, whose = stalls.longest(rows, nemesis.outages, watch.away)
+    return {
+        "size": name,
+        "seed": field.seed,
+        "seconds": 0,  # is known at the end
+        "events": witness.events,
+        "repeats": witness.repeats,
+        "leads": len(rows.routed),
+        "decisions_replayed": replayed.checked,
+        "decisions_differing": len(replayed.differing) + replayed.skipped,
+        "faults": dict(sorted(nemesis.faults.items())),
+        "faults_without_effect": dict(sorted(nemesis.failed.items())),
+        "failpoints": {point: crashes[point] for point in sorted(POINTS)},
+        **{kind: findings.counts[kind] for kind in oracle.KINDS},
+        "rescoring_mismatches": mismatches,
+        "deadlocks": field.deadlocks(),
+        "drain_seconds": round(drain_seconds, 1),
+        "longest_latency_seconds": round(latency, 1),
+        "longest_stall_seconds": round(stall, 1),
+        "longest_stall": whose,
+        "accepted_without_kafka": nemesis.accepted_without_kafka,
+        "poison": len(witness.poison),
+        "dead_letters_unexpected": findings.counts["dead_letters_unexpected"],
+        "dead_letters_missing": findings.counts["dead_letters_missing"],
+        "dead_letters_left": rows.open_letters,
+        "findings": findings.shown(),
+    }
 
 
 async def _first_clients(field: Field) -> list[str]:
@@ -304,11 +307,8 @@ def main() -> int:
     parser.add_argument("--only-controls", action="store_true", help="the wrong variants alone")
     arguments = parser.parse_args()
     if arguments.only_controls:
-        folder = (DATA / "controls").absolute()
-        in_pairs = SIZES[arguments.size].controls_in_pairs
-        verdicts = asyncio.run(
-            controls.run_all(folder, arguments.seed, _Narrator(), in_pairs=in_pairs)
-        )
+        in_pairs = SIZES[arguments.size].controls_in_place
+        verdicts = asyncio.run(_judge_the_wrong(arguments.seed, _Narrator(), in_pairs=in_pairs))
         return int(any(verdict not in report.GOOD_VERDICTS for verdict in verdicts.values()))
     size = SIZES[arguments.size]
     if arguments.seconds:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -34,14 +34,15 @@ from tests.reliability.nemesis import LEDGERS
 from tests.reliability.stored import Stored
 from tests.reliability.time_passing import time_passing
 from tests.reliability.witness import Witness
+from tests.reliability.writer import START, Writer
 from tests.reliability.writer import Task as WriterTask
-from tests.reliability.writer import Writer
 
 HEALTHY = "healthy"
 WORK_SECONDS = 4.0
 TRIES = 2  # whether a mistake shows in four seconds is a matter of luck, too
 DRAIN_SECONDS = 15.0
 READY_SECONDS = 30.0
+MEETINGS_FROM = START + timedelta(days=60)  # behind the days that a run lets pass
 STEP_SECONDS = 60  # of the suite's clock, each second: a claim window is over in two
 _SLOW_COMMITS = """
 CREATE FUNCTION commit_slowly() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -83,28 +84,23 @@ class Control:
     provoke: Callable[[Field], Coroutine[Any, Any, None]]
 
 
-async def run_all(
-    folder: Path,
-    seed: int,
-    say: Callable[[str], None],
-    *,
-    in_pairs: bool,
-) -> dict[str, str]:
-    """Every control on a suite of its own; what became of each.
+async def run_all(field: Field, say: Callable[[str], None], *, in_pairs: bool) -> dict[str, str]:
+    """Every control in turn; what became of each.
 
     Args:
+        field: All at rest, where the first days of meetings may have passed.
         in_pairs: Two at once, as `PAIRS` has them; what is missed so is tried again alone.
     """
     verdicts: dict[str, str] = {}
-    async with Field.open(folder, seed, nodes=1) as field:
-        await _change_ledger(field, ledger.refusing(0.2))
-        known = await _findings(field)
-        say("eight wrong variants")
+    await _change_ledger(field, ledger.refusing(0.2))
+    say("eight wrong variants")
+    async with Witness.open(field.suite.kafka) as witness:
+        known = await _findings(field, witness)
         todo = [(HEALTHY,), *(PAIRS if in_pairs else [(name,) for name in VARIANTS])]
         tries: Counter[str] = Counter()
         while todo:
             names = todo.pop(0)
-            found = await _inspect(field, names) - known
+            found = await _inspect(field, witness, names) - known
             known |= found
             for name in names:
                 tries[name] += 1
@@ -125,7 +121,7 @@ def _kinds(found: set[str]) -> list[str]:
     return sorted({text.split("/")[0] for text in found})
 
 
-async def _inspect(field: Field, names: Sequence[str]) -> set[str]:
+async def _inspect(field: Field, witness: Witness, names: Sequence[str]) -> set[str]:
     """Findings after some work with these variants; those from before included."""
     controls = {name: CONTROLS[name] for name in names}
     await asyncio.gather(*(_replace(field, c.processes, name) for name, c in controls.items()))
@@ -149,14 +145,14 @@ async def _inspect(field: Field, names: Sequence[str]) -> set[str]:
     with suppress(TimeoutError):  # what never comes is for the oracle to find
         async with beside(time_passing(field), name="time"):
             await until_drained(field, limit=DRAIN_SECONDS)
-    found = await _findings(field)
+    found = await _findings(field, witness)
     await settle_poison(field)  # what waits behind a letter would be lost to the next control
     return found
 
 
-async def _findings(field: Field) -> set[str]:
+async def _findings(field: Field, witness: Witness) -> set[str]:
     truth = oracle.Truth.of(field.folder)
-    witness = await Witness.of(field.suite.kafka)
+    await witness.read_on()
     found = oracle.compare(truth, witness, await Stored.of(field.database_urls()))
     told = {f"{kind}/{text}" for kind, texts in found.every.items() for text in texts}
     # Leads are claimed, and reminders sent, at the end of a run only.
@@ -166,7 +162,15 @@ async def _findings(field: Field) -> set[str]:
 
 
 async def _write(field: Field, name: str, stop: asyncio.Event) -> None:
-    task = WriterTask(name, field.seed, str(field.folder), field.place, pause=0.01, deals=120)
+    task = WriterTask(
+        name,
+        field.seed,
+        str(field.folder),
+        field.place,
+        pause=0.01,
+        deals=120,
+        meetings_from=MEETINGS_FROM,
+    )
     async with field.client("integration") as client:
         await Writer(task, client).run(stop)
 

@@ -6,6 +6,8 @@ that tell the same fact are not: that is an effect that was done twice.
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -25,7 +27,7 @@ class Witness:
     """Everything that was said in the broker.
 
     Attributes:
-        since: When it began to read, Unix seconds: what is said from then on it may not have heard.
+        since: When it last began to read, Unix seconds: what is said later it may not have heard.
         facts: How many different events tell each fact.
         lanes: Event ids of each (topic, key) in the order of first appearance.
         deals_of: Deals of each client in the order in which they were said to be closed.
@@ -36,7 +38,8 @@ class Witness:
         without_rate: Deals of the poison that can be mended.
     """
 
-    since: float = field(default_factory=time.time)
+    reader: Reader = field(repr=False)
+    since: float = 0.0
     events: int = 0
     repeats: int = 0
     seen: set[UUID] = field(default_factory=set)
@@ -58,16 +61,28 @@ class Witness:
     without_rate: set[str] = field(default_factory=set)
 
     @classmethod
+    @asynccontextmanager
+    async def open(cls, kafka: str) -> AsyncIterator["Witness"]:
+        """One that has heard nothing yet, and can `read_on` while the block runs."""
+        async with Reader(kafka, TOPICS).open() as reader:
+            yield cls(reader)
+
+    @classmethod
     async def of(cls, kafka: str) -> "Witness":
         """Read everything that stands in the topics now."""
-        witness = cls()
-        async with Reader(kafka, TOPICS).open() as reader:
-            while True:
-                records = await reader.fetch(wait_seconds=0.3)
-                for record in records:
-                    witness._hear(record)
-                if not records and await reader.at_end():
-                    return witness
+        async with cls.open(kafka) as witness:
+            await witness.read_on()
+            return witness
+
+    async def read_on(self) -> None:
+        """Read everything that stands in the topics now and was not read before."""
+        self.since = time.time()
+        while True:
+            records = await self.reader.fetch(wait_seconds=0.3)
+            for record in records:
+                self._hear(record)
+            if not records and await self.reader.at_end():
+                return
 
     def _hear(self, record: Record) -> None:
         if injected.is_poison(record.key, record.value) and not self._hear_poison(record):

@@ -13,6 +13,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ START = datetime(2026, 3, 2, 6, tzinfo=UTC)  # what the suite's clock shows when
 FIRST_MEETING = START + timedelta(days=20)  # before it, time is let pass only after the writing
 MEETING_HOURS = 10 * 24
 WEIGHTS = {"deals": 50, "client": 12, "leads": 12, "form": 10, "meeting": 8, "refund": 8}
+TWO_OF_EACH = 2 * len(WEIGHTS)  # in turn before chance decides: a short run needs some of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Task:
         enough_deals: After so many its batches are small: a fast machine has not more to do for it.
         clients: Cards that it brings first, a thousand at a time.
         leads: That come at the same moment, at most.
+        meetings_from: The first time for which meetings are planned.
     """
 
     name: str
@@ -52,10 +55,12 @@ class Task:
     enough_deals: int | None = None
     clients: int = 150
     leads: int = 1
+    meetings_from: datetime = FIRST_MEETING
 
     @classmethod
     def of(cls, text: str) -> "Task":
         told = orjson.loads(text)
+        told["meetings_from"] = datetime.fromisoformat(told["meetings_from"])
         return cls(**{**told, "place": Place(**told["place"])})
 
 
@@ -87,7 +92,12 @@ class Writer:
         chance = random.Random(f"{self._task.seed}/{self._task.name}/{number}")
         if len(self._clients) < self._task.clients:
             return await self._bring_clients(number)
-        (kind,) = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        kinds = list(WEIGHTS)
+        since_clients = number - ceil(self._task.clients / CLIENT_BATCH)
+        if since_clients < TWO_OF_EACH:
+            kind = kinds[since_clients % len(kinds)]
+        else:
+            (kind,) = chance.choices(kinds, list(WEIGHTS.values()))
         name = f"{self._task.name}-{number}"
         try:
             entry: dict[str, Any] = await getattr(self, f"_do_{kind}")(name, number, chance)
@@ -162,13 +172,13 @@ class Writer:
         return {"identity": name}
 
     async def _do_meeting(self, name: str, _number: int, chance: random.Random) -> dict[str, Any]:
-        client, begins = chance.choice(self._clients), _some_time(chance)
+        client, begins = chance.choice(self._clients), self._some_time(chance)
         path = f"/v1/clients/{client}/interactions/plan"
         body = {"kind": "meeting", "starts_at": begins, "topic": name}
         planned = await self._post(path, body, f"{name}-plan")
         told = {"id": planned["id"], "client": client, "version": 1, "cancelled": False}
         if chance.random() < 0.4:
-            body = {"starts_at": _some_time(chance), "reason": "перенос"}
+            body = {"starts_at": self._some_time(chance), "reason": "перенос"}
             await self._act(planned["id"], "move", body, name)
             told["version"] = 2
         if chance.random() < 0.3:
@@ -233,9 +243,9 @@ class Writer:
     def _phone(self, code: str, number: int) -> str:
         return f"+79{code}{self._task.name}{number:06d}"
 
-
-def _some_time(chance: random.Random) -> str:
-    return (FIRST_MEETING + timedelta(hours=chance.randrange(MEETING_HOURS))).isoformat()
+    def _some_time(self, chance: random.Random) -> str:
+        hours = timedelta(hours=chance.randrange(MEETING_HOURS))
+        return (self._task.meetings_from + hours).isoformat()
 
 
 async def main() -> None:
