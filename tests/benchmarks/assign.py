@@ -11,7 +11,6 @@ number a second.
 """
 
 import asyncio
-import statistics
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +23,7 @@ from libs.shared.clock import Clock
 from libs.shared.database import SERVER_SETTINGS, Connection, Database
 from libs.shared.timers import Ahead, Alone, TimerLoop, fire_next
 from services.routing.offering import OFFERING, look_ahead, offer_alone
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.routed_leads import MANAGERS, routing_database, waiting
 from tests.benchmarks.servers import Servers, new_database
 
@@ -174,4 +173,4 @@ async def _burst(database: Database) -> float:
 
 def _told(took: list[float]) -> tuple[float, float]:
     """Leads a second and the 99th percentile in milliseconds."""
-    return len(took) / sum(took), statistics.quantiles(took, n=100)[98] * 1000
+    return len(took) / sum(took), p99(took) * 1000

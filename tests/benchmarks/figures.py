@@ -66,8 +66,8 @@ class Figure:
     ) -> Self:
         """The 99th percentile beside a limit; the spread is that of so many stretches."""
         length = len(late_ms) // parts
-        p99s = [_p99(late_ms[n * length : (n + 1) * length]) for n in range(parts)]
-        whole = _p99(late_ms)
+        p99s = [p99(late_ms[n * length : (n + 1) * length]) for n in range(parts)]
+        whole = p99(late_ms)
         return cls(
             name=name,
             value=round(whole, 1),
@@ -96,8 +96,8 @@ class Figure:
         A moment in which the machine stands still is the p99 of its round, and in the median of two
         rounds' ratios half of the figure; of both rounds' events it is a part of the slowest.
         """
-        value, limit = _p99(list(chain(*ours))), _p99(list(chain(*floor)))
-        rounds = [_p99(mine) / _p99(least) for mine, least in zip(ours, floor, strict=True)]
+        value, limit = p99(list(chain(*ours))), p99(list(chain(*floor)))
+        rounds = [p99(mine) / p99(least) for mine, least in zip(ours, floor, strict=True)]
         return cls(
             name=name,
             value=_short(value),
@@ -133,7 +133,8 @@ class Figure:
         return ratio <= goal if self.low_is_good else ratio >= goal
 
 
-def _p99(values: Sequence[float]) -> float:
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile, in the values' unit."""
     return statistics.quantiles(values, n=100)[98]
 
 

@@ -11,7 +11,6 @@ would be in the middle of a round, and commits wait for it (16 to 26 ms, traced)
 
 import asyncio
 import os
-import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -92,10 +91,6 @@ class _Client:
         self._answers = answers
         self._sent: dict[bytes, float] = {}
         self._took: list[float] = []
-
-    async def p99(self, events: int) -> float:
-        """The 99th percentile of a round, in milliseconds."""
-        return statistics.quantiles(await self.round(events), n=100)[98]
 
     async def round(self, events: int) -> list[float]:
         """How long each of so many deals took, in milliseconds."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from libs.shared.database import Database
 from tests.benchmarks.base import QUINTILES, activated, scored_base
 from tests.benchmarks.deals import make_topics
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.latency import client
 from tests.benchmarks.rescoring import touch
 from tests.benchmarks.servers import Servers, scoring_worker
@@ -35,14 +35,14 @@ async def measure(servers: Servers) -> list[Figure]:
         scoring_worker(servers, url, prefix=PREFIX),
         client(servers, deals, PREFIX + "segments") as ours,
     ):
-        await ours.p99(EVENTS)  # warms up
+        await ours.round(EVENTS)  # warms up
         for number in range(ROUNDS):
             async with database.pool.acquire() as connection:
                 await touch(connection, number)
             await _until_idle(database)
-            idle = await ours.p99(EVENTS)
+            idle = p99(await ours.round(EVENTS))
             version = await activated(database, QUINTILES, datetime.now(UTC))
-            pairs.append((idle, await ours.p99(EVENTS)))
+            pairs.append((idle, p99(await ours.round(EVENTS))))
             await _demand_under_way(database, version)
     return [
         Figure.of("latency_during_rescoring", "ms p99", pairs, bar=5.0, aim=2.0, low_is_good=True)

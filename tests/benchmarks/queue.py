@@ -10,7 +10,6 @@ to one manager only: that is counted, too.
 
 import asyncio
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -21,7 +20,7 @@ import orjson
 from libs.shared import migrations
 from libs.shared.ids import new_id
 from tests.benchmarks.base import CLIENTS
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.http_load import Line, request
 from tests.benchmarks.servers import Servers, new_database, service_server
 from tests.shared.issuer import Issuer
@@ -67,22 +66,22 @@ async def measure(servers: Servers) -> list[Figure]:
         service_server("scoring", url, issuer) as port,
     ):
         tokens = [issuer.token("manager", manager_id=manager) for manager in managers]
-        rounds = [await _p99(port, tokens) for _ in range(ROUNDS + 1)]
+        rounds = [await _round(port, tokens) for _ in range(ROUNDS + 1)]
         await _demand_one_manager_each(connection)
     await connection.close()
-    pairs = [(LIMIT_MS, p99) for p99 in rounds[1:]]  # the first warms up
+    pairs = [(LIMIT_MS, slowest) for slowest in rounds[1:]]  # the first warms up
     return [Figure.of("queue", "ms p99", pairs, bar=1.0, aim=0.5, low_is_good=True)]
 
 
-async def _p99(port: int, tokens: Sequence[str]) -> float:
-    """Milliseconds of page and `next` together."""
+async def _round(port: int, tokens: Sequence[str]) -> float:
+    """p99 of page and `next` together, in milliseconds."""
     took: list[float] = []
     async with AsyncExitStack() as lines:
         opened = [await lines.enter_async_context(Line(port)) for _ in tokens]
         ends_at = time.perf_counter() + SECONDS
         working = zip(opened, tokens, strict=True)
         await asyncio.gather(*(_work(line, token, took, ends_at) for line, token in working))
-    return statistics.quantiles(took, n=100)[98] * 1000
+    return p99(took) * 1000
 
 
 async def _work(line: Line, token: str, took: list[float], ends_at: float) -> None:

@@ -5,7 +5,6 @@ decision. The time is taken here, from before the send until the answer has been
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from libs.shared.events import LeadReceived
 from libs.shared.ids import new_id
 from libs.shared.kafka import Topic
 from tests.benchmarks.deals import PARTITIONS
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.routed_leads import routing_database
 from tests.benchmarks.servers import FETCH_WAIT_MS, Servers, service_worker
 
@@ -45,7 +44,7 @@ async def measure(servers: Servers) -> list[Figure]:
     await answers.start()
     try:
         async with service_worker("routing", servers, url, prefix=PREFIX):
-            rounds = [(LIMIT_MS, await _p99(producer, answers)) for _ in range(ROUNDS + 1)]
+            rounds = [(LIMIT_MS, await _round(producer, answers)) for _ in range(ROUNDS + 1)]
     finally:
         await answers.stop()
         await producer.stop()
@@ -53,13 +52,14 @@ async def measure(servers: Servers) -> list[Figure]:
     return [Figure.of("routing_latency", "ms p99", rounds[1:], bar=1.0, aim=0.5, low_is_good=True)]
 
 
-async def _p99(producer: AIOKafkaProducer, answers: AIOKafkaConsumer) -> float:
+async def _round(producer: AIOKafkaProducer, answers: AIOKafkaConsumer) -> float:
+    """p99 in milliseconds."""
     sent: dict[bytes, float] = {}
     took: list[float] = []
     async with asyncio.timeout(_LONGEST_SECONDS), asyncio.TaskGroup() as group:
         group.create_task(_hear(answers, sent, took))
         await _send(producer, sent)
-    return statistics.quantiles(took, n=100)[98] * 1000
+    return p99(took) * 1000
 
 
 async def _send(producer: AIOKafkaProducer, sent: dict[bytes, float]) -> None:
