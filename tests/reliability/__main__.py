@@ -243,6 +243,7 @@ async def _break_and_judge(name: str, size: Size, field: Field, say: "_Narrator"
     say("the oracle reads the topics and the databases")
     mismatches = await rescore(field)
     witness = await Witness.of(field.suite.kafka)
+    await until_drained(field)  # timers go on: what was said and heard by now is applied soon
     rows = await stored.Stored.of(field.database_urls())
     replayed = await decide_again(field)
     findings = oracle.compare(oracle.Truth.of(field.folder), witness, rows)

@@ -142,9 +142,8 @@ async def _inspect(field: Field, witness: Witness, names: Sequence[str]) -> set[
     await asyncio.gather(*(_replace(field, c.processes, HEALTHY) for c in controls.values()))
     for path in (field.folder / "armed").iterdir():
         path.unlink(missing_ok=True)
-    with suppress(TimeoutError):  # what never comes is for the oracle to find
-        async with beside(time_passing(field), name="time"):
-            await until_drained(field, limit=DRAIN_SECONDS)
+    async with beside(time_passing(field), name="time"):
+        await _until_drained(field)
     found = await _findings(field, witness)
     await settle_poison(field)  # what waits behind a letter would be lost to the next control
     return found
@@ -153,12 +152,18 @@ async def _inspect(field: Field, witness: Witness, names: Sequence[str]) -> set[
 async def _findings(field: Field, witness: Witness) -> set[str]:
     truth = oracle.Truth.of(field.folder)
     await witness.read_on()
+    await _until_drained(field)  # timers go on: what was said and heard by now is applied soon
     found = oracle.compare(truth, witness, await Stored.of(field.database_urls()))
     told = {f"{kind}/{text}" for kind, texts in found.every.items() for text in texts}
     # Leads are claimed, and reminders sent, at the end of a run only.
     told = {text for text in told if not text.startswith("no_owner") and "reminder" not in text}
     told = {text for text in told if not text.endswith("nobody has it at the end")}
     return told | {f"deadlocks/{number}" for number in range(field.deadlocks())}
+
+
+async def _until_drained(field: Field) -> None:
+    with suppress(TimeoutError):  # what never comes is for the oracle to find
+        await until_drained(field, limit=DRAIN_SECONDS)
 
 
 async def _write(field: Field, name: str, stop: asyncio.Event) -> None:
