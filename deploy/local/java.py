@@ -1,6 +1,6 @@
 """The JVM that Kafka runs on: its options, and where it keeps the classes it has loaded once.
 
-A broker loads 9,000 classes from its jars, which is half of what its start costs. The JVM can keep
+A broker loads nearly 8,000 classes, which is half of what its start costs. The JVM can keep
 them in a file as they are once loaded (its AOT cache). `kafka_classes.py` makes that file. It holds
 for one JVM and one set of jars and takes 66 MB; for any other the JVM would go on without it.
 """
